@@ -1,1 +1,26 @@
-//! placeholder
+//! Two slots, one record, one launcher: which release a machine runs, and how it gets from one to the next without
+//! ever having neither.
+//!
+//! # Layout
+//! - [`state`]: the state machine, pure and total; [`boot`]: the state with all that must be remembered beside it
+//! - [`disk`]: what durable writes go through; [`crash_disk`]: a disk that loses power, for tests
+//! - [`record`]: the boot record, two copies of 4 KiB; [`lock`]: who may change it
+//! - [`layout`]: every path below the state folder
+//! - [`store`]: files by their SHA-256; [`install`]: a slot from a manifest and the store
+//! - [`verify`]: whether an installed slot is genuine; [`launch`]: which slot to start, and its opened executable
+//!
+//! # Invariants
+//! The state is durable before its effects begin; effects may be done twice. The record never needs free space. A slot
+//! is never started unless it verifies. What is not here on purpose: network, clock, threads.
+
+pub mod boot;
+pub mod crash_disk;
+pub mod disk;
+pub mod install;
+pub mod launch;
+pub mod layout;
+pub mod lock;
+pub mod record;
+pub mod state;
+pub mod store;
+pub mod verify;

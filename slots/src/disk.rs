@@ -1,0 +1,155 @@
+//! What every durable write goes through: the real file system, or one that loses power.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+/// A file system, as far as this product needs one.
+///
+/// What is written is durable only after `sync_file` (content and length) and `sync_dir` (names in that folder).
+pub trait Disk {
+    /// The whole file; an error if it is longer than `bytes_max`.
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+    /// The file's content as a stream.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + '_>>;
+    /// The file's length, or `None` when there is no such file.
+    fn length(&self, path: &Path) -> io::Result<Option<u64>>;
+    /// How many names the file has.
+    fn links(&self, path: &Path) -> io::Result<u64>;
+    /// The names in a folder, sorted.
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
+    /// Makes a folder whose parent exists. One that exists already is fine.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes or empties a file and fills it with `content`; returns its length.
+    fn write(&self, path: &Path, content: &mut dyn Read) -> io::Result<u64>;
+    /// Overwrites part of an existing file.
+    fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the file's content and length durable.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
+    /// Makes the folder's names durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Moves a file, replacing what has the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name. One that exists already is replaced.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. One that is missing is fine.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder with all in it. One that is missing is fine.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Sets the permission bits of a file.
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
+}
+
+/// Replaces `path` by `content`: after a power cut it holds the old or the new content, never a part.
+pub fn replace(disk: &dyn Disk, path: &Path, mut content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(".new");
+    let new = folder.join(name);
+    disk.write(&new, &mut content)?;
+    disk.sync_file(&new)?;
+    disk.rename(&new, path)?;
+    disk.sync_dir(folder)
+}
+
+/// Removes a file so that it stays removed.
+pub fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    disk.remove_file(path)?;
+    disk.sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
+}
+
+/// The file system of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(io::Error::other(format!("longer than the {bytes_max} bytes allowed")));
+        }
+        Ok(bytes)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        present(fs::metadata(path).map(|meta| meta.len()))
+    }
+
+    fn links(&self, path: &Path) -> io::Result<u64> {
+        fs::metadata(path).map(|meta| meta.nlink())
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut names = fs::read_dir(folder)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+
+    fn write(&self, path: &Path, content: &mut dyn Read) -> io::Result<u64> {
+        io::copy(content, &mut File::create(path)?)
+    }
+
+    fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().write(true).open(path)?.write_all_at(bytes, offset)
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match fs::hard_link(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(to)?;
+                fs::hard_link(from, to)
+            }
+            other => other,
+        }
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        present(fs::remove_file(path)).map(|_| ())
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        present(fs::remove_dir_all(path)).map(|_| ())
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+}
+
+fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

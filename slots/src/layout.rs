@@ -1,0 +1,199 @@
+//! Every path below a device's state folder, in one place.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use protocol::{digest::Digest, id::Slot};
+
+use crate::disk::Disk;
+
+/// A device's state folder, by default `/var/lib/socle`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+/// An installed release's folder: slot `a` or `b`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotDir(PathBuf);
+
+impl StateDir {
+    /// The state folder at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self(root.into())
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// Keys, certificates and fleet of this device; the gateway's.
+    pub fn identity(&self) -> PathBuf {
+        self.0.join("identity")
+    }
+
+    /// What enrolment answered, without secrets: JSON of `protocol::enrol::Enrolled`.
+    pub fn fleet(&self) -> PathBuf {
+        self.identity().join("fleet.json")
+    }
+
+    /// The folder of the trusted root.
+    pub fn trust(&self) -> PathBuf {
+        self.0.join("trust")
+    }
+
+    /// The newest root this device trusts.
+    pub fn trusted_root(&self) -> PathBuf {
+        self.trust().join("root.json")
+    }
+
+    /// The folder of the boot record.
+    pub fn boot(&self) -> PathBuf {
+        self.0.join("boot")
+    }
+
+    /// The boot record: 8 KiB, two copies.
+    pub fn record(&self) -> PathBuf {
+        self.boot().join("record")
+    }
+
+    /// Held for the moment of reading, deciding and writing the boot record.
+    pub fn record_lock(&self) -> PathBuf {
+        self.boot().join("lock")
+    }
+
+    /// Held by the updater for as long as it runs.
+    pub fn updater_lock(&self) -> PathBuf {
+        self.boot().join("updater.lock")
+    }
+
+    /// The folder of both slots.
+    pub fn slots(&self) -> PathBuf {
+        self.0.join("slots")
+    }
+
+    /// One slot.
+    pub fn slot(&self, slot: Slot) -> SlotDir {
+        SlotDir(self.slots().join(slot.as_str()))
+    }
+
+    /// The content store.
+    pub fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+
+    /// What the gateway leaves for the updater.
+    pub fn staging(&self) -> PathBuf {
+        self.0.join("staging")
+    }
+
+    /// Downloaded objects by digest.
+    pub fn staged_objects(&self) -> PathBuf {
+        self.staging().join("objects")
+    }
+
+    /// One downloaded object, complete.
+    pub fn staged_object(&self, digest: &Digest) -> PathBuf {
+        self.staged_objects().join(digest.to_string())
+    }
+
+    /// One object while it is being downloaded.
+    pub fn staged_part(&self, digest: &Digest) -> PathBuf {
+        self.staged_objects().join(format!("{digest}.part"))
+    }
+
+    /// A `protocol::handover::Request`.
+    pub fn request(&self) -> PathBuf {
+        self.staging().join("request.cbor")
+    }
+
+    /// A `protocol::handover::Verdict`.
+    pub fn verdict(&self) -> PathBuf {
+        self.staging().join("verdict.cbor")
+    }
+
+    /// The newest halt, exactly as the controller signed it.
+    pub fn halt(&self) -> PathBuf {
+        self.staging().join("halt.cbor")
+    }
+
+    /// The gateway's outbox.
+    pub fn outbox(&self) -> PathBuf {
+        self.0.join("outbox")
+    }
+
+    /// Makes the folders that are missing, durably. Folders that exist are left as they are.
+    pub fn prepare(&self, disk: &dyn Disk) -> io::Result<()> {
+        let folders = [
+            self.0.clone(),
+            self.boot(),
+            self.trust(),
+            self.slots(),
+            self.store(),
+            self.store().join("sha256"),
+            self.store().join("tmp"),
+            self.staging(),
+            self.staged_objects(),
+        ];
+        for folder in folders {
+            if disk.list(&folder).is_err() {
+                disk.create_dir(&folder)?;
+                disk.sync_dir(folder.parent().unwrap_or(&folder))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SlotDir {
+    /// A slot at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The documents that prove the release.
+    pub fn release(&self) -> PathBuf {
+        self.0.join("release")
+    }
+
+    /// The manifest, byte for byte as signed.
+    pub fn manifest(&self) -> PathBuf {
+        self.release().join("manifest.json")
+    }
+
+    /// The targets metadata that lists the manifest.
+    pub fn targets(&self) -> PathBuf {
+        self.release().join("targets.json")
+    }
+
+    /// A root newer than the one trusted when the release was staged.
+    pub fn root(&self, version: u64) -> PathBuf {
+        self.release().join(format!("{version}.root.json"))
+    }
+
+    /// The agent's executable.
+    pub fn agent(&self) -> PathBuf {
+        self.0.join("bin").join("socle-agent")
+    }
+
+    /// The models.
+    pub fn models(&self) -> PathBuf {
+        self.0.join("models")
+    }
+
+    /// The stamp of a committed release.
+    pub fn stamp(&self) -> PathBuf {
+        self.0.join("COMMITTED")
+    }
+
+    /// A file of the release. `path` comes from a parsed manifest, which cannot leave the slot.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+}
