@@ -1,0 +1,167 @@
+//! The command line: what may be typed, nothing of what it does.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Developer commands of Socle. All of them run from any folder of the checkout.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Prints one JSON object last on standard output; everything else goes to standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo                     the whole path with real processes, in about a minute
+  cargo xtask demo --mosquitto         the same over a real mosquitto with mutual TLS
+  cargo xtask demo --keep              leaves the fleet running and prints its addresses
+  cargo xtask test                     everything that CI runs
+  cargo xtask test --only clippy       one stage of it
+  ADVISORY_DB=~/advisory-db cargo xtask check
+  cargo xtask crash --kills 200 --seed 7
+
+Exit codes: 0 all held; 1 something did not; 2 wrong usage; 3 the machine lacks something (what,
+and how to get it, is said); any other comes from the program that was driven.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetches the default model into the user's cache, verified byte for byte
+    Fetch(Model),
+    /// Runs the demo: a controller, three agents, four releases, every check
+    Demo(Demo),
+    /// Runs all that CI runs: formatting, lints, tidy, unit and integration tests, the demo
+    Test(Stages),
+    /// Holds lints, licences, advisories and systemd units, without starting the product
+    Check(Stages),
+    /// Kills processes at random moments of an update and sees that nothing is lost
+    Crash(Crash),
+    /// Measures requests at an agent of a running fleet
+    Bench(Bench),
+    /// Compares with other programs
+    #[command(subcommand)]
+    Peer(Peer),
+}
+
+/// Where the model is.
+#[derive(Args, Debug)]
+pub(crate) struct Model {
+    /// A folder with model.onnx and tokenizer.json, instead of the default model
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+/// The demo's options.
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// Leaves the fleet running and prints its addresses
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Uses a mosquitto of its own instead of the embedded broker
+    #[arg(long)]
+    pub(crate) mosquitto: bool,
+    /// More options for `socle demo`
+    #[arg(last = true, value_name = "OPTION")]
+    pub(crate) more: Vec<OsString>,
+}
+
+/// Which stages are run.
+#[derive(Args, Debug)]
+pub(crate) struct Stages {
+    /// Runs only this stage; may be given more than once
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) only: Vec<String>,
+}
+
+/// The crash harness's options.
+#[derive(Args, Debug)]
+pub(crate) struct Crash {
+    /// How many processes are killed
+    #[arg(long, default_value_t = 200)]
+    pub(crate) kills: u32,
+    /// Repeats the run of this seed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// More options for the harness
+    #[arg(last = true, value_name = "OPTION")]
+    pub(crate) more: Vec<OsString>,
+}
+
+/// Which agent is asked.
+#[derive(Args, Debug)]
+pub(crate) struct Target {
+    /// An agent that runs already, as http://127.0.0.1:PORT; else a fleet is started for it
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    pub(crate) agent: Option<String>,
+    /// The file that holds that agent's token
+    #[arg(long, value_name = "FILE", requires = "agent")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// How much is measured.
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Requests of each kind
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests: u32,
+    /// Connections at the same time in the load case
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) connections: u32,
+}
+
+/// Which peer we are compared with.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Peer {
+    /// onnxruntime on the same model file: the embeddings must be the same
+    Embeddings(Embeddings),
+}
+
+/// What is compared.
+#[derive(Args, Debug)]
+pub(crate) struct Embeddings {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Arguments, Command};
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_two_dashes_goes_to_the_demo() {
+        let words = ["xtask", "demo", "--json", "--", "--state", "x"];
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        assert!(arguments.json);
+        let Command::Demo(demo) = arguments.command else { panic!("another command") };
+        assert_eq!(demo.more, ["--state", "x"]);
+    }
+
+    #[test]
+    fn an_agent_without_its_token_is_refused() {
+        let words = ["xtask", "bench", "--agent", "http://127.0.0.1:1"];
+        assert!(Arguments::try_parse_from(words).is_err());
+    }
+}

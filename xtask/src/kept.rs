@@ -1,0 +1,136 @@
+//! A fleet left running by `socle demo --keep`, to measure against: real processes, real release.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use crate::demo::{self, Demo, Via};
+use crate::failure::Failure;
+use crate::http::Agent;
+use crate::machine::{Machine, Output};
+use crate::say;
+
+/// No line that the demo prints is longer.
+const LINE_BYTES_MAX: u64 = 16 << 20;
+
+#[derive(Debug, Deserialize)]
+struct Said {
+    kept: Addresses,
+}
+
+#[derive(Debug, Deserialize)]
+struct Addresses {
+    agents: Vec<AgentAddress>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AgentAddress {
+    url: String,
+    token_file: std::path::PathBuf,
+}
+
+/// The running demo; ended by [`Kept::stop`] or when dropped.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    child: Option<Child>,
+    agent: Agent,
+}
+
+impl Kept {
+    /// Runs the demo on `model` to the point where it only waits.
+    pub(crate) fn start(machine: &Machine, model: &Path) -> Result<Self, Failure> {
+        say::line("starting a fleet: `socle demo --keep`");
+        let options = Demo { via: Via::Embedded, model: None, more: vec!["--keep".into()] };
+        let mut command = demo::command(machine, model, &options);
+        if machine.output == Output::Person {
+            command.arg("--json");
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::new("`socle demo` could not be started").because(error))?;
+        let said = child.stdout.take().map(addresses);
+        let agent = match said {
+            Some(Ok(agent)) => agent,
+            Some(Err(failure)) => {
+                end(&mut child);
+                return Err(failure);
+            }
+            None => return Err(Failure::new("`socle demo` has no standard output")),
+        };
+        Ok(Self { child: Some(child), agent })
+    }
+
+    /// The agent to ask.
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Asks the demo to end and waits for it.
+    pub(crate) fn stop(mut self) {
+        if let Some(mut child) = self.child.take() {
+            end(&mut child);
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            end(&mut child);
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    let asked = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+    if !asked {
+        drop(child.kill());
+    }
+    drop(child.wait());
+}
+
+/// Reads lines until the one that holds the addresses of what was kept.
+fn addresses(out: impl Read) -> Result<Agent, Failure> {
+    let ended = || {
+        Failure::new("`socle demo --keep` ended without keeping anything")
+            .next("run `cargo xtask demo` alone and see which check did not hold")
+    };
+    let mut lines = BufReader::new(out.take(LINE_BYTES_MAX));
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let length = lines.read_line(&mut line).map_err(|error| ended().because(error))?;
+        if length == 0 {
+            return Err(ended());
+        }
+        if let Ok(Said { kept }) = serde_json::from_str(&line) {
+            let agent = kept.agents.first().ok_or_else(ended)?;
+            return Agent::new(&agent.url, &agent.token_file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::addresses;
+
+    #[test]
+    fn the_first_agent_of_the_kept_fleet_is_taken() {
+        let line = r#"{"checks":{},"kept":{"state":"x","agents":[{"name":"a","url":"http://127.0.0.1:7411","token_file":"/dev/null","pid":1}]}}"#;
+        assert!(addresses(format!("words\n{line}\n").as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_demo_that_kept_nothing_is_a_failure() {
+        for text in ["", "{\"checks\":{}}\n", "{\"kept\":{\"agents\":[]}}\n"] {
+            assert!(addresses(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

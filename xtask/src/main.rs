@@ -1,0 +1,164 @@
+//! Developer commands: `cargo xtask {fetch,demo,test,check,crash,bench,peer}`.
+//!
+//! # Layout
+//! `arguments` is the command line; `machine` what is known of the machine; `stage` runs tables of
+//! named work, of which `test` and `check` are the two; `wheel`, `pip`, `fetch`, `tools` and
+//! `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `kept`, `peer` and
+//! `bench` drive the product's own programs. It imports nothing of the product, so that it builds
+//! in seconds on a cold machine.
+
+mod advisories;
+mod arguments;
+mod bench;
+mod broker;
+mod cache;
+mod check;
+mod crash;
+mod demo;
+mod digest;
+mod failure;
+mod fetch;
+mod hardening;
+mod http;
+mod kept;
+mod machine;
+mod model_pins;
+mod packages;
+mod peer;
+mod pip;
+mod progress;
+mod say;
+mod shell;
+mod stage;
+mod test;
+mod tools;
+mod wheel;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+
+use crate::arguments::{Arguments, Command, Peer, Target};
+use crate::demo::{Demo, Via};
+use crate::failure::Failure;
+use crate::http::Agent;
+use crate::kept::Kept;
+use crate::machine::{Machine, Output};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = if arguments.json { Output::Json } else { Output::Person };
+    match machine(output).and_then(|machine| run(&machine, arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say::line(&format!("xtask: {failure}"));
+            ExitCode::from(failure.status().code())
+        }
+    }
+}
+
+fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Fetch(options) => fetch(machine, options.model.as_deref()),
+        Command::Demo(options) => {
+            let mut more = options.more;
+            if options.keep {
+                more.insert(0, OsString::from("--keep"));
+            }
+            let via = if options.mosquitto { Via::Mosquitto } else { Via::Embedded };
+            demo::run(machine, &Demo { via, model: options.model.model.as_deref(), more })
+        }
+        Command::Test(options) => stage::run_all(machine, &test::STAGES, &options.only),
+        Command::Check(options) => stage::run_all(machine, &check::STAGES, &options.only),
+        Command::Crash(options) => {
+            let plan = crash::Plan { kills: options.kills, seed: options.seed };
+            crash::run(machine, plan, options.model.model.as_deref(), &options.more)
+        }
+        Command::Bench(options) => {
+            let plan = bench::Plan { requests: options.requests, connections: options.connections };
+            let model = options.model.model.as_deref();
+            on_agent(machine, &options.target, model, |agent, _| bench::run(machine, agent, plan))
+        }
+        Command::Peer(Peer::Embeddings(options)) => {
+            let model = options.model.model.as_deref();
+            on_agent(machine, &options.target, model, |agent, model| {
+                peer::embeddings(machine, agent, model)
+            })
+        }
+    }
+}
+
+fn fetch(machine: &Machine, given: Option<&Path>) -> Result<(), Failure> {
+    let fetched = fetch::model(machine, given)?;
+    let folder = fetched.folder().display().to_string();
+    let text = match machine.output {
+        Output::Json => json!({ "model": folder, "how": fetched.how() }).to_string(),
+        Output::Person => format!("{folder} ({})", fetched.how()),
+    };
+    say::result(&text).map_err(|error| Failure::new("printing the model's folder").because(error))
+}
+
+/// Does `work` with the named agent, or with one of a fleet that is started for it and ended after.
+fn on_agent(
+    machine: &Machine,
+    target: &Target,
+    model: Option<&Path>,
+    work: impl FnOnce(&Agent, &Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    match (&target.agent, &target.token_file) {
+        (Some(url), Some(token_file)) => {
+            let agent = Agent::new(url, token_file)?;
+            work(&agent, fetch::model(machine, model)?.folder())
+        }
+        (None | Some(_), _) => {
+            let model = demo::prepare(machine, model)?;
+            let kept = Kept::start(machine, &model)?;
+            let result = work(kept.agent(), &model);
+            kept.stop();
+            result
+        }
+    }
+}
+
+/// Reads the environment, once.
+fn machine(output: Output) -> Result<Machine, Failure> {
+    let root = env::var_os("CARGO_MANIFEST_DIR")
+        .and_then(|own| Path::new(&own).parent().map(Path::to_path_buf))
+        .ok_or_else(|| {
+            Failure::new("the root of the checkout is not known")
+                .next("start this as `cargo xtask …` in the checkout")
+        })?;
+    let mut path: Vec<PathBuf> =
+        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    path.extend(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    let cargo_variables = env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| machine::is_set_by_cargo_run(&name.to_string_lossy()))
+        .collect();
+    Ok(Machine {
+        root,
+        cache: cache_folder()?,
+        cargo: env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")),
+        path,
+        superuser: rustix::process::geteuid().is_root(),
+        advisory_db: env::var_os("ADVISORY_DB").filter(|db| !db.is_empty()).map(PathBuf::from),
+        output,
+        cargo_variables,
+    })
+}
+
+/// `$XDG_CACHE_HOME/socle`, which the specification wants absolute, or `~/.cache/socle`.
+fn cache_folder() -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("socle"))
+        .ok_or_else(|| {
+            Failure::missing("neither XDG_CACHE_HOME nor HOME names an absolute folder")
+                .next("set XDG_CACHE_HOME to a folder for caches")
+        })
+}

