@@ -1,1 +1,19 @@
-//! placeholder
+//! The operator's and the data scientist's command line: keys, models, releases, devices, rollouts, the demo.
+//!
+//! # Layout
+//! - [`terminal`], [`files`], [`api`]: what the commands share: output, files, the controller's API
+//! - [`keys`], [`model`], [`release`]: from keys and weights to a signed release
+//! - [`device`], [`rollout`], [`ask`]: the fleet and its answers
+//! - [`demo`]: the whole path on one machine, with every promise checked
+
+pub mod api;
+pub mod ask;
+pub mod cli;
+pub mod demo;
+pub mod device;
+pub mod files;
+pub mod keys;
+pub mod model;
+pub mod release;
+pub mod rollout;
+pub mod terminal;

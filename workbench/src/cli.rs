@@ -1,0 +1,212 @@
+//! The words of `socle`, parsed; what they mean stands in the module of each command.
+
+use std::io;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use protocol::time::UnixMs;
+use serde_json::json;
+
+use crate::{
+    api::{ApiError, Controller, ControllerArgs},
+    ask::{self, AskArgs, AskError},
+    demo::{self, DemoArgs, DemoError},
+    device::{self, DeviceCommand, DeviceError},
+    files::{self, FileError},
+    keys::{self, KeysCommand, KeysError},
+    model::{self, ModelCommand, ModelError},
+    release::{
+        build::{self, BuildArgs, BuildError},
+        folder::ReleaseFolder,
+        publish::{self, PublishArgs, PublishError},
+        sign::{self, SignArgs, SignError, Standing},
+    },
+    rollout::{self, RolloutCommand, RolloutError},
+    terminal::{Audience, Terminal},
+};
+
+/// Signed models and agents for your own servers: build, sign, roll out, ask.
+#[derive(Debug, Parser)]
+#[command(
+    name = "socle",
+    version,
+    after_help = "Start here:\n  socle demo --help      the whole path on this machine\n  socle keys init --help the keys of a new fleet"
+)]
+pub struct Cli {
+    /// Print one JSON value instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `socle` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Keys that sign releases
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Model packages
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Releases: build, sign, publish
+    #[command(subcommand)]
+    Release(ReleaseCommand),
+    /// Devices of the fleet
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Rollouts of releases
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Ask the assistant on a machine
+    #[command(after_help = "Example:\n  socle ask 'Comment installer une imprimante ?'")]
+    Ask(AskArgs),
+    /// Run the whole path on this machine and check every promise
+    Demo(DemoArgs),
+    /// Print shell completions
+    #[command(after_help = "Example:\n  socle completions bash > /etc/bash_completion.d/socle")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `socle release …`
+#[derive(Debug, Subcommand)]
+pub enum ReleaseCommand {
+    /// Make an unsigned release from an agent and model packages
+    #[command(
+        after_help = "Example:\n  socle release build --name 2026.11.1 --counter 1 --agent ./socle-agent --model ./packages/it-faq --out ./r1"
+    )]
+    Build(BuildArgs),
+    /// Add signatures; on other machines, with other keys, until the threshold is met
+    #[command(
+        after_help = "Example:\n  socle release sign --release ./r1 --key ./targets-1.pk8 --root ./keys/metadata/1.root.json"
+    )]
+    Sign(SignArgs),
+    /// Send a signed release to the controller
+    #[command(
+        after_help = "Example:\n  socle release publish --release ./r1 --root ./keys/metadata/1.root.json --controller https://controller:8443 --ca ca.pem --token-file token"
+    )]
+    Publish(PublishCommand),
+}
+
+/// Arguments of `socle release publish`.
+#[derive(Debug, Args)]
+pub struct PublishCommand {
+    /// What to publish
+    #[command(flatten)]
+    pub publish: PublishArgs,
+    /// Root metadata, to publish it first where the controller has none
+    #[arg(long)]
+    pub root: Option<std::path::PathBuf>,
+    /// How to reach the controller
+    #[command(flatten)]
+    pub controller: ControllerArgs,
+}
+
+/// Why a command failed; the source says more.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// `keys`.
+    #[error("keys")]
+    Keys(#[from] KeysError),
+    /// `model`.
+    #[error("model")]
+    Model(#[from] ModelError),
+    /// `release build`.
+    #[error("release build")]
+    Build(#[from] BuildError),
+    /// `release sign`.
+    #[error("release sign")]
+    Sign(#[from] SignError),
+    /// `release publish`.
+    #[error("release publish")]
+    Publish(#[from] PublishError),
+    /// A call.
+    #[error("calling the controller")]
+    Api(#[from] ApiError),
+    /// A file.
+    #[error("reading a file")]
+    File(#[from] FileError),
+    /// `device`.
+    #[error("device")]
+    Device(#[from] DeviceError),
+    /// `rollout`.
+    #[error("rollout")]
+    Rollout(#[from] RolloutError),
+    /// `ask`.
+    #[error("ask")]
+    Ask(#[from] AskError),
+    /// `demo`.
+    #[error("demo")]
+    Demo(#[from] DemoError),
+    /// The terminal.
+    #[error("writing the result")]
+    Output(#[from] io::Error),
+}
+
+/// Does what the words say.
+pub fn run(cli: &Cli, now: UnixMs) -> Result<(), CommandError> {
+    let terminal = Terminal::new(if cli.json { Audience::Machine } else { Audience::Person });
+    match &cli.command {
+        Command::Keys(command) => Ok(keys::run(command, now, &terminal)?),
+        Command::Model(command) => Ok(model::run(command, &terminal)?),
+        Command::Release(command) => release(command, now, &terminal),
+        Command::Device(command) => Ok(device::run(command, &terminal)?),
+        Command::Rollout(command) => Ok(rollout::run(command, &terminal)?),
+        Command::Ask(args) => Ok(ask::run(args, &terminal)?),
+        Command::Demo(args) => Ok(demo::run(args, &terminal)?),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "socle", &mut io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn release(command: &ReleaseCommand, now: UnixMs, terminal: &Terminal) -> Result<(), CommandError> {
+    match command {
+        ReleaseCommand::Build(args) => {
+            let built = build::build(args, now)?;
+            let text = format!(
+                "Release {} (counter {}) with {} files in {}\n  SHA-256 {}\nNext: `socle release sign --help`.",
+                built.manifest.name,
+                built.manifest.counter,
+                built.manifest.files.len(),
+                args.out.display(),
+                built.digest,
+            );
+            let value = json!({ "release": built.digest, "name": built.manifest.name, "counter": built.manifest.counter, "targets_version": built.targets_version });
+            Ok(terminal.result(&text, &value)?)
+        }
+        ReleaseCommand::Sign(args) => {
+            let standing = sign::sign(args)?;
+            let (complete, text) = match standing {
+                Standing::Complete => (
+                    true,
+                    "Signed by enough keys. Next: `socle release publish --help`.".to_owned(),
+                ),
+                Standing::Incomplete(why) => (false, format!("Signed. Not enough yet: {why}")),
+            };
+            Ok(terminal.result(&text, &json!({ "complete": complete }))?)
+        }
+        ReleaseCommand::Publish(args) => {
+            let controller = Controller::connect(&args.controller)?;
+            if let Some(root) = &args.root {
+                controller.post_root(&files::read(root, files::TEXT_BYTES_MAX)?)?;
+            }
+            let sent = publish::publish(
+                &ReleaseFolder::new(&args.publish.release),
+                &controller,
+                terminal,
+            )?;
+            let text = format!(
+                "Published: sent {} of {} objects, {} bytes",
+                sent.objects, sent.all, sent.bytes
+            );
+            let value = json!({ "objects_sent": sent.objects, "objects": sent.all, "bytes_sent": sent.bytes });
+            Ok(terminal.result(&text, &value)?)
+        }
+    }
+}

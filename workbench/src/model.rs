@@ -1,0 +1,196 @@
+//! Model packages: made from weights and an FAQ, looked into before they are signed.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use engine::{
+    calibrate::Calibration,
+    pack::{self, FaqRecipe, GoldenRecipe, PackError, Packed, Recipe},
+    package::{FAQ_FILE, MODEL_FILE, Package, PackageError, Spec, TOKENIZER_FILE},
+};
+use serde_json::json;
+
+use crate::{
+    files::{self, Access, FileError},
+    terminal::{Terminal, Unit},
+};
+
+/// Width of the embeddings of the one family packed today.
+const MINILM_DIM: u32 = 384;
+
+/// `socle model …`
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Make a package from an encoder and, for an assistant, an FAQ
+    #[command(
+        after_help = "Example:\n  socle model pack --from ./minilm --name it-faq --version 1 --licence Apache-2.0 \\\n    --source 'all-MiniLM-L6-v2, int8' --faq faq.jsonl --calibration calibration.jsonl --out ./packages/it-faq"
+    )]
+    Pack(PackArgs),
+    /// Show what a package holds
+    #[command(after_help = "Example:\n  socle model inspect ./packages/it-faq")]
+    Inspect {
+        /// The package's folder
+        package: PathBuf,
+    },
+}
+
+/// Arguments of `socle model pack`.
+#[derive(Clone, Debug, Args)]
+pub struct PackArgs {
+    /// Folder with model.onnx and tokenizer.json (BERT family, hidden states as `last_hidden_state`)
+    #[arg(long)]
+    pub from: PathBuf,
+    /// Name by which applications call the model
+    #[arg(long)]
+    pub name: String,
+    /// Version, for people
+    #[arg(long)]
+    pub version: String,
+    /// SPDX expression of the weights' licence
+    #[arg(long, default_value = "Apache-2.0")]
+    pub licence: String,
+    /// Where the weights came from
+    #[arg(long, default_value = "unknown")]
+    pub source: String,
+    /// Entries of the assistant: JSON lines of id, lang, question, paraphrases, answer, source
+    #[arg(long, requires = "calibration")]
+    pub faq: Option<PathBuf>,
+    /// Labelled questions that set the thresholds: JSON lines of text, lang, expect, split
+    #[arg(long, requires = "faq")]
+    pub calibration: Option<PathBuf>,
+    /// Wrong answers allowed, per thousand questions that have no answer
+    #[arg(long, default_value_t = 50)]
+    pub false_answers_per_mille: u32,
+    /// Golden set of the version before, which the new one must agree with; without it, today's answers are recorded
+    #[arg(long)]
+    pub golden: Option<PathBuf>,
+    /// Folder to make
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// Why there is no package.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file.
+    #[error("handling the package's files")]
+    File(#[from] FileError),
+    /// The ingredients.
+    #[error("packing the model")]
+    Pack(#[from] PackError),
+    /// A package that cannot be opened.
+    #[error("opening the package")]
+    Open(#[from] PackageError),
+    /// The terminal.
+    #[error("writing the result")]
+    Output(#[from] io::Error),
+}
+
+/// Runs `socle model …`.
+pub fn run(command: &ModelCommand, terminal: &Terminal) -> Result<(), ModelError> {
+    match command {
+        ModelCommand::Pack(args) => {
+            let packed = pack(args, terminal)?;
+            show(&packed.spec, &args.out, terminal)
+        }
+        ModelCommand::Inspect { package } => {
+            let package_files = Package::open(package)?;
+            show(&package_files.spec, package, terminal)
+        }
+    }
+}
+
+/// Makes the package `args.out`.
+pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> {
+    let onnx = files::read(&args.from.join(MODEL_FILE), files::OBJECT_BYTES_MAX)?;
+    let tokenizer = files::read(&args.from.join(TOKENIZER_FILE), files::TEXT_BYTES_MAX)?;
+    let read = |path: &Option<PathBuf>| {
+        path.as_deref().map(|path| files::read(path, files::TEXT_BYTES_MAX)).transpose()
+    };
+    let (entries, questions, kept) =
+        (read(&args.faq)?, read(&args.calibration)?, read(&args.golden)?);
+    let faq = entries.as_deref().zip(questions.as_deref()).map(|(entries, questions)| FaqRecipe {
+        entries,
+        questions,
+        false_answers_allowed_per_mille: args.false_answers_per_mille,
+    });
+    let golden = match &kept {
+        Some(json) => GoldenRecipe::Keep(json),
+        None => GoldenRecipe::Record(&GOLDEN_TEXTS),
+    };
+    let spec = spec(args);
+    let recipe = Recipe { spec: &spec, onnx: &onnx, tokenizer: &tokenizer, faq, golden };
+    let bar = terminal.progress(0, Unit::Steps, "embedding the FAQ");
+    let packed = pack::pack(&recipe, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+
+    files::make_folder(&args.out)?;
+    files::write(&args.out.join(MODEL_FILE), &onnx, Access::All)?;
+    files::write(&args.out.join(TOKENIZER_FILE), &tokenizer, Access::All)?;
+    if let Some(entries) = entries {
+        files::write(&args.out.join(FAQ_FILE), &entries, Access::All)?;
+    }
+    for (name, content) in &packed.files {
+        files::write(&args.out.join(name), content, Access::All)?;
+    }
+    Ok(packed)
+}
+
+/// What a new encoder is asked so that every device can tell whether it computes the same. Both languages, short
+/// and long, digits and accents.
+const GOLDEN_TEXTS: [&str; 8] = [
+    "How do I reset my password?",
+    "Comment réinitialiser mon mot de passe ?",
+    "The printer on the third floor prints blank pages.",
+    "L'imprimante du troisième étage sort des pages blanches.",
+    "VPN",
+    "Mon ordinateur portable ne démarre plus depuis la mise à jour de 14 h 30 ; l'écran reste noir et le voyant clignote trois fois.",
+    "I would like to know who decides on access to the shared drive of another department, how long it takes, and whether my manager has to agree in writing beforehand.",
+    "What is the capital of Australia?",
+];
+
+fn spec(args: &PackArgs) -> Spec {
+    let mut spec = Spec::sentence_encoder(&args.name, &args.version, MINILM_DIM);
+    spec.licence.clone_from(&args.licence);
+    spec.source.clone_from(&args.source);
+    spec
+}
+
+fn show(spec: &Spec, folder: &Path, terminal: &Terminal) -> Result<(), ModelError> {
+    let calibration = spec.assistant.as_ref().map(|assistant| &assistant.calibration);
+    let mut text = format!(
+        "{} {} in {}\n  task {:?}, {} dimensions, licence {}, from {}",
+        spec.name,
+        spec.version,
+        folder.display(),
+        spec.task,
+        spec.encoder.dim,
+        spec.licence,
+        spec.source,
+    );
+    if let Some(calibration) = calibration {
+        text.push_str(&measured(calibration));
+    }
+    Ok(terminal.result(&text, &json!({ "package": folder, "model": spec }))?)
+}
+
+fn measured(calibration: &Calibration) -> String {
+    let lines = calibration.measured_on.iter().map(|(lang, counts)| {
+        format!(
+            "\n  {lang}, on questions kept apart: the nearest entry is right for {} of {}, answered {} rightly and {} wrongly; answered {} of {} that have no answer",
+            counts.nearest_right,
+            counts.answerable,
+            counts.answered_right,
+            counts.answered_wrong,
+            counts.answered_falsely,
+            counts.unanswerable,
+        )
+    });
+    lines.collect()
+}

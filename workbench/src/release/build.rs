@@ -1,0 +1,283 @@
+//! `socle release build`: one folder with everything a release is made of, unsigned.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use flate2::{Compression, GzBuilder};
+use protocol::{
+    digest::Digest,
+    manifest::{Archive, File, Manifest, ManifestError, Policy, Requires, Role, SCHEMA},
+    time::UnixMs,
+    tuf::{
+        document::{Document, DocumentError},
+        metadata::{SPEC_VERSION, Target, Targets},
+    },
+};
+
+use crate::{
+    files::{self, Access, FileError},
+    release::folder::ReleaseFolder,
+};
+
+const DAY_MS: u64 = 86_400_000;
+const AGENT_PATH: &str = "bin/socle-agent";
+
+/// Arguments of `socle release build`.
+#[derive(Clone, Debug, Args)]
+pub struct BuildArgs {
+    /// Name for people: a-z, 0-9, . and -
+    #[arg(long)]
+    pub name: String,
+    /// Number that grows with every release; devices never go back
+    #[arg(long)]
+    pub counter: u64,
+    /// The agent's executable
+    #[arg(long)]
+    pub agent: PathBuf,
+    /// Version of that agent
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    pub agent_version: String,
+    /// A model package (folder made by `socle model pack`); repeat for several
+    #[arg(long = "model")]
+    pub models: Vec<PathBuf>,
+    /// Folder to make
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Targets metadata of the release before, whose list this one extends
+    #[arg(long)]
+    pub previous: Option<PathBuf>,
+    /// Days until the metadata must be signed again
+    #[arg(long, default_value_t = 90)]
+    pub days: u32,
+    /// Memory a device must have, in bytes
+    #[arg(long, default_value_t = 512 << 20)]
+    pub memory_bytes: u64,
+    /// Good answers that the new version must give before it commits
+    #[arg(long, default_value_t = Policy::standard().probation_answers)]
+    pub probation_answers: u32,
+    /// Longest probation, in milliseconds
+    #[arg(long, default_value_t = Policy::standard().probation_ms)]
+    pub probation_ms: u64,
+    /// Starts that a new version may fail before it is rolled back
+    #[arg(long, default_value_t = Policy::standard().tries)]
+    pub tries: u8,
+}
+
+/// Why no release was made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A file.
+    #[error("handling the release's files")]
+    File(#[from] FileError),
+    /// The folder of a model.
+    #[error("listing the model package `{}`", .path.display())]
+    Package {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder whose name cannot be a model's.
+    #[error("`{}` is not a model package: its folder name is the model's name", .0.display())]
+    PackageName(PathBuf),
+    /// A file that has no place in a package.
+    #[error("`{}` has no place in a model package; remove it, or pack the model again", .0.display())]
+    Stray(PathBuf),
+    /// Compressing the agent.
+    #[error("packing the agent `{}`", .path.display())]
+    Archive {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something is out of bounds.
+    #[error("checking the release")]
+    Manifest(#[from] ManifestError),
+    /// Metadata that cannot be written.
+    #[error("writing metadata")]
+    Json(#[from] serde_json::Error),
+    /// Metadata of the release before.
+    #[error("reading targets metadata of the release before, `{}`", .path.display())]
+    Previous {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: DocumentError,
+    },
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// SHA-256 of the manifest.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Version of the targets metadata.
+    pub targets_version: u64,
+}
+
+/// Makes the release folder.
+pub fn build(args: &BuildArgs, now: UnixMs) -> Result<Built, BuildError> {
+    let folder = ReleaseFolder::new(&args.out);
+    files::make_folder(&folder.objects())?;
+    let mut entries = vec![add_agent(&folder, &args.agent)?];
+    for package in &args.models {
+        add_model(&folder, package, &mut entries)?;
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    let manifest = Manifest {
+        schema: SCHEMA,
+        name: args.name.clone(),
+        counter: args.counter,
+        created: now.to_rfc3339(),
+        agent_version: args.agent_version.clone(),
+        requires: Requires {
+            platform: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            memory_bytes: args.memory_bytes,
+            disk_bytes: entries.iter().map(|file| file.length).sum(),
+        },
+        policy: Policy {
+            tries: args.tries,
+            probation_answers: args.probation_answers,
+            probation_ms: args.probation_ms,
+            ..Policy::standard()
+        },
+        files: entries,
+    };
+    manifest.check()?;
+    let bytes = manifest.to_bytes()?;
+    files::write(&folder.manifest(), &bytes, Access::All)?;
+
+    let targets = next_targets(args, &manifest, &bytes, now)?;
+    let document = Document::unsigned(&targets)?;
+    files::write(&folder.targets(), &document.to_bytes()?, Access::All)?;
+    Ok(Built { digest: Digest::of(&bytes), manifest, targets_version: targets.version })
+}
+
+fn next_targets(
+    args: &BuildArgs,
+    manifest: &Manifest,
+    bytes: &[u8],
+    now: UnixMs,
+) -> Result<Targets, BuildError> {
+    let before: Option<Targets> = match &args.previous {
+        None => None,
+        Some(path) => {
+            let document = Document::parse("targets", &files::read(path, files::TEXT_BYTES_MAX)?)
+                .map_err(|source| BuildError::Previous { path: path.clone(), source })?;
+            Some(serde_json::from_value(document.signed)?)
+        }
+    };
+    let (version, mut listed) =
+        before.map_or((0, BTreeMap::new()), |targets| (targets.version, targets.targets));
+    listed.insert(manifest.target_path(), Target::of(bytes));
+    Ok(Targets {
+        kind: "targets".into(),
+        spec_version: SPEC_VERSION.into(),
+        version: version + 1,
+        expires: now.plus(u64::from(args.days) * DAY_MS).to_rfc3339(),
+        targets: listed,
+        other: BTreeMap::new(),
+    })
+}
+
+fn add_agent(folder: &ReleaseFolder, agent: &Path) -> Result<File, BuildError> {
+    let content = files::read(agent, files::OBJECT_BYTES_MAX)?;
+    let archive = archive_of(&content)
+        .map_err(|source| BuildError::Archive { path: agent.to_owned(), source })?;
+    let sha256 = Digest::of(&archive);
+    files::write(&folder.object(&sha256), &archive, Access::All)?;
+    Ok(File {
+        path: AGENT_PATH.into(),
+        role: Role::Agent,
+        length: content.len() as u64,
+        sha256: Digest::of(&content),
+        archive: Some(Archive { length: archive.len() as u64, sha256 }),
+    })
+}
+
+/// The same executable always gives the same archive: no time, no owner, no name of the machine.
+fn archive_of(executable: &[u8]) -> io::Result<Vec<u8>> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(executable.len() as u64);
+    header.set_mode(0o755);
+    header.set_mtime(0);
+    let encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(6));
+    let mut tar = tar::Builder::new(encoder);
+    tar.append_data(&mut header, "socle-agent", executable)?;
+    tar.into_inner()?.finish()
+}
+
+fn add_model(
+    folder: &ReleaseFolder,
+    package: &Path,
+    entries: &mut Vec<File>,
+) -> Result<(), BuildError> {
+    let failed = |source| BuildError::Package { path: package.to_owned(), source };
+    let name = package
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| BuildError::PackageName(package.to_owned()))?;
+    for entry in fs::read_dir(package).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        let role = role_of(file).ok_or_else(|| BuildError::Stray(path.clone()))?;
+        let content = files::read(&path, files::OBJECT_BYTES_MAX)?;
+        let sha256 = Digest::of(&content);
+        files::write(&folder.object(&sha256), &content, Access::All)?;
+        entries.push(File {
+            path: format!("models/{name}/{file}"),
+            role,
+            length: content.len() as u64,
+            sha256,
+            archive: None,
+        });
+    }
+    Ok(())
+}
+
+fn role_of(file: &str) -> Option<Role> {
+    Some(match file {
+        "model.onnx" => Role::Model,
+        "tokenizer.json" => Role::Tokenizer,
+        "model.toml" => Role::Config,
+        "golden.json" => Role::Golden,
+        "faq.jsonl" | "index.bin" => Role::Data,
+        _ if file.starts_with("licence")
+            || file.starts_with("notice")
+            || file.starts_with("license") =>
+        {
+            Role::Notice
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executable_has_one_archive() {
+        assert_eq!(archive_of(b"x").unwrap(), archive_of(b"x").unwrap());
+        assert_ne!(archive_of(b"x").unwrap(), archive_of(b"y").unwrap());
+    }
+
+    #[test]
+    fn a_stray_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let package = folder.path().join("minilm");
+        files::make_folder(&package).unwrap();
+        files::write(&package.join("run.sh"), b"", Access::All).unwrap();
+        let release = ReleaseFolder::new(&folder.path().join("r"));
+        files::make_folder(&release.objects()).unwrap();
+        let refused = add_model(&release, &package, &mut Vec::new());
+        assert!(matches!(refused, Err(BuildError::Stray(path)) if path.ends_with("run.sh")));
+    }
+}
