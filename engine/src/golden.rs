@@ -1,0 +1,239 @@
+//! The golden set: inputs with the outputs the model gave when it was packed. A model that does not give them again on
+//! this machine, within its time budget, does not serve.
+//!
+//! `golden.json`: `{"schema": 1, "embeddings": [{"text": "…", "vector": [384 numbers]}, …], "answers": [{"text": "…",
+//! "lang": "fr", "expect": "vpn-connect.fr"}, {"text": "…", "expect": null}]}`; `expect: null` is an abstention.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    assistant::{Assistant, Decision},
+    embedder::{EmbedError, Embedder},
+    package::GoldenSpec,
+    pooling::cosine,
+};
+
+/// The only `schema` this version reads.
+pub const SCHEMA: u32 = 1;
+/// Most inputs of a golden set.
+pub const CASES_MAX: usize = 1024;
+/// Most failures that a report names; it counts all.
+pub const FAILURES_NAMED_MAX: usize = 16;
+
+/// Inputs and expected outputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenSet {
+    /// Version of this format: [`SCHEMA`].
+    pub schema: u32,
+    /// Texts with the embedding expected.
+    pub embeddings: Vec<GoldenEmbedding>,
+    /// Questions with the answer expected; empty for a model that is no assistant.
+    #[serde(default)]
+    pub answers: Vec<GoldenAnswer>,
+}
+
+/// A text with the embedding expected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenEmbedding {
+    /// The text.
+    pub text: String,
+    /// The embedding.
+    pub vector: Vec<f32>,
+}
+
+/// A question with the answer expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenAnswer {
+    /// The question.
+    pub text: String,
+    /// The language asked for, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lang: Option<String>,
+    /// Id of the entry that is answered; none for an abstention.
+    pub expect: Option<String>,
+}
+
+/// What a golden run found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenReport {
+    /// How many inputs were tried.
+    pub cases: u32,
+    /// How many did not give what was expected, or took too long.
+    pub failed: u32,
+    /// The least cosine seen over the embeddings; 1 when there was none, NaN when one could not be compared.
+    pub worst_cosine: f32,
+    /// The slowest input, in microseconds.
+    pub slowest_us: u64,
+    /// The first failures, for a person.
+    pub failures: Vec<String>,
+}
+
+/// Why there is no golden set.
+#[derive(Debug, thiserror::Error)]
+pub enum GoldenError {
+    /// Not one.
+    #[error("golden set cannot be read: pack the model again with `socle model pack`")]
+    Parse(#[source] serde_json::Error),
+    /// Another version, empty or too large.
+    #[error(
+        "golden set of schema {schema} with {cases} cases; this version reads schema {SCHEMA} with 1 to {CASES_MAX} cases"
+    )]
+    Shape {
+        /// Its schema.
+        schema: u32,
+        /// How many cases it has.
+        cases: usize,
+    },
+    /// It expects answers of a model that gives none.
+    #[error("golden set expects answers, the model is no assistant")]
+    NotAnAssistant,
+    /// An input has no embedding to expect.
+    #[error("computing what to expect for `{text}`")]
+    Build {
+        /// The input.
+        text: String,
+        /// Why.
+        source: EmbedError,
+    },
+}
+
+impl GoldenReport {
+    /// Whether the model may serve.
+    pub const fn passed(&self) -> bool {
+        self.failed == 0
+    }
+}
+
+impl GoldenSet {
+    /// The golden set in `json`.
+    ///
+    /// # Errors
+    /// It is not one, is empty or too large.
+    pub fn parse(json: &[u8]) -> Result<Self, GoldenError> {
+        let set: Self = serde_json::from_slice(json).map_err(GoldenError::Parse)?;
+        let cases = set.embeddings.len() + set.answers.len();
+        if set.schema == SCHEMA && !set.embeddings.is_empty() && cases <= CASES_MAX {
+            Ok(set)
+        } else {
+            Err(GoldenError::Shape { schema: set.schema, cases })
+        }
+    }
+}
+
+/// What `embedder` gives for `texts` today, to be expected from now on.
+///
+/// # Errors
+/// A text has no embedding.
+pub fn expect_embeddings<T: AsRef<str>>(
+    embedder: &Embedder,
+    texts: &[T],
+) -> Result<Vec<GoldenEmbedding>, GoldenError> {
+    texts
+        .iter()
+        .map(|text| {
+            let text = text.as_ref().to_owned();
+            match embedder.embed_one(&text) {
+                Ok(embedding) => Ok(GoldenEmbedding { text, vector: embedding.vector }),
+                Err(source) => Err(GoldenError::Build { text, source }),
+            }
+        })
+        .collect()
+}
+
+/// Tries every input of `set`. `now_us` is a clock that never goes back, in microseconds.
+///
+/// # Errors
+/// The set expects answers and there is no assistant; any other misbehaviour is a failure in the report.
+pub fn check(
+    (embedder, assistant): (&Embedder, Option<&Assistant>),
+    set: &GoldenSet,
+    spec: &GoldenSpec,
+    now_us: impl Fn() -> u64,
+) -> Result<GoldenReport, GoldenError> {
+    let mut report = GoldenReport {
+        cases: 0,
+        failed: 0,
+        worst_cosine: 1.0,
+        slowest_us: 0,
+        failures: Vec::new(),
+    };
+    for case in &set.embeddings {
+        let before = now_us();
+        let got = embedder.embed_one(&case.text);
+        let took_us = now_us().saturating_sub(before);
+        let verdict = got.map_err(|reason| chain(&reason)).and_then(|got| {
+            let cosine = cosine(&got.vector, &case.vector);
+            if report.worst_cosine.is_nan() || cosine.is_nan() {
+                report.worst_cosine = f32::NAN;
+            } else {
+                report.worst_cosine = report.worst_cosine.min(cosine);
+            }
+            if cosine >= spec.cosine_min {
+                Ok(())
+            } else {
+                Err(format!(
+                    "cosine {cosine:.4} with the expected embedding, least allowed {}",
+                    spec.cosine_min
+                ))
+            }
+        });
+        report.add(&case.text, took_us, spec, verdict);
+    }
+    for case in &set.answers {
+        let assistant = assistant.ok_or(GoldenError::NotAnAssistant)?;
+        let before = now_us();
+        let got = embedder.embed_one(&case.text);
+        let verdict = got.map_err(|reason| chain(&reason)).and_then(|question| {
+            let answer = assistant.answer(&question.vector, case.lang.as_deref());
+            let given = match answer.decision {
+                Decision::Answered => answer.nearest.map(|(entry, _)| entry.id.as_str()),
+                Decision::Abstained => None,
+            };
+            if given == case.expect.as_deref() {
+                Ok(())
+            } else {
+                let name =
+                    |id: Option<&str>| id.map_or("an abstention".into(), |id| format!("`{id}`"));
+                Err(format!("{} given, {} expected", name(given), name(case.expect.as_deref())))
+            }
+        });
+        report.add(&case.text, now_us().saturating_sub(before), spec, verdict);
+    }
+    Ok(report)
+}
+
+impl GoldenReport {
+    fn add(&mut self, text: &str, took_us: u64, spec: &GoldenSpec, verdict: Result<(), String>) {
+        self.cases += 1;
+        self.slowest_us = self.slowest_us.max(took_us);
+        let late = took_us > u64::from(spec.latency_ms_max) * 1000;
+        let verdict = verdict.and_then(|()| match late {
+            true => {
+                Err(format!("took {} ms, most allowed {}", took_us / 1000, spec.latency_ms_max))
+            }
+            false => Ok(()),
+        });
+        if let Err(what) = verdict {
+            self.failed += 1;
+            if self.failures.len() < FAILURES_NAMED_MAX {
+                let text: String = text.chars().take(60).collect();
+                self.failures.push(format!("`{text}`: {what}"));
+            }
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

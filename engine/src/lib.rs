@@ -1,0 +1,30 @@
+//! Quantized inference on one machine: from text to an embedding, and from a question to an answer or an abstention.
+//!
+//! Everything that comes in a model package is hostile input: it is read and run in a worker process only, under
+//! size, node and memory limits ([`worker::limits`]), and the gateway speaks to that process over frames
+//! ([`worker::message`]).
+//!
+//! # Layout
+//! - [`package`]: a model package on disk, its `model.toml`; [`faq`], [`index`]: the files of the FAQ assistant
+//! - [`text_tokenizer`] → [`batcher`] → [`encoder`] (fed by [`onnx_graph`], pooled by [`pooling`]) → [`embedder`]
+//! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
+//! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
+//! - [`pack`]: the derived files of a new package
+//! - [`adapter`]: what the machine computes on; [`worker`]: the process that owns the models
+
+pub mod adapter;
+pub mod assistant;
+pub mod batcher;
+pub mod calibrate;
+pub mod embedder;
+pub mod encoder;
+pub mod faq;
+pub mod golden;
+pub mod index;
+pub mod model;
+pub mod onnx_graph;
+pub mod pack;
+pub mod package;
+pub mod pooling;
+pub mod text_tokenizer;
+pub mod worker;

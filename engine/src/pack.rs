@@ -1,0 +1,190 @@
+//! The derived files of a new package: index, thresholds, golden set and `model.toml`.
+//!
+//! Nothing is written here: the caller puts [`Packed::files`] beside `model.onnx`, `tokenizer.json` and `faq.jsonl`.
+
+use protocol::digest::Digest;
+
+use crate::{
+    assistant::{Assistant, AssistantError, Decision, build_index},
+    calibrate::{self, CalibrateError, Found, Scored, Thresholds},
+    embedder::{EmbedError, Embedder, EmbedderError},
+    faq::{self, FaqError},
+    golden::{self, GoldenAnswer, GoldenError, GoldenSet},
+    package::{AssistantSpec, INDEX_FILE, PackageError, SPEC_FILE, Spec, Task},
+};
+
+/// What a package is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipe<'a> {
+    /// The description; `task` and `assistant` are filled in from `faq`.
+    pub spec: &'a Spec,
+    /// Content of `model.onnx`.
+    pub onnx: &'a [u8],
+    /// Content of `tokenizer.json`.
+    pub tokenizer: &'a [u8],
+    /// For an assistant, its entries and how to calibrate it.
+    pub faq: Option<FaqRecipe<'a>>,
+    /// What the model must answer on every machine as it does here.
+    pub golden: GoldenRecipe<'a>,
+}
+
+/// What an assistant is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct FaqRecipe<'a> {
+    /// Content of `faq.jsonl`.
+    pub entries: &'a [u8],
+    /// Labelled questions, JSON lines of [`calibrate::LabelledQuestion`].
+    pub questions: &'a [u8],
+    /// See [`calibrate::calibrate`].
+    pub false_answers_allowed_per_mille: u32,
+}
+
+/// Where the golden set comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum GoldenRecipe<'a> {
+    /// What the model gives for these texts now.
+    Record(&'a [&'a str]),
+    /// Content of an existing `golden.json`: the new model must agree with the old one.
+    Keep(&'a [u8]),
+}
+
+/// A package, less the files it was made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packed {
+    /// The description, with the thresholds and what they were measured to do.
+    pub spec: Spec,
+    /// Name and content of each derived file.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Why no package can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// Tokenizer or graph.
+    #[error("loading what is to be packed")]
+    Embedder(#[from] EmbedderError),
+    /// The entries.
+    #[error("reading the FAQ")]
+    Faq(#[from] FaqError),
+    /// The index.
+    #[error("making the index")]
+    Assistant(#[from] AssistantError),
+    /// The labelled questions.
+    #[error("calibrating the assistant")]
+    Calibrate(#[from] CalibrateError),
+    /// A labelled question has no embedding.
+    #[error("computing the embedding of the labelled question `{question}`")]
+    Question {
+        /// The question.
+        question: String,
+        /// Why.
+        source: EmbedError,
+    },
+    /// The golden set.
+    #[error("making the golden set")]
+    Golden(#[from] GoldenError),
+    /// The description.
+    #[error("describing the package")]
+    Spec(#[from] PackageError),
+    /// The golden set cannot be written.
+    #[error("writing the golden set")]
+    GoldenJson(#[source] serde_json::Error),
+}
+
+/// Makes the derived files. `progress` is called with (done, all) over the entries of the FAQ.
+///
+/// # Errors
+/// Names what is wrong with the ingredients.
+pub fn pack(recipe: &Recipe<'_>, progress: impl FnMut(usize, usize)) -> Result<Packed, PackError> {
+    let mut spec = recipe.spec.clone();
+    let embedder = Embedder::load(&spec, recipe.onnx, recipe.tokenizer)?;
+    let mut files = Vec::new();
+    let mut assistant = None;
+    (spec.task, spec.assistant) = (Task::Embedding, None);
+    if let Some(faq) = &recipe.faq {
+        let (made, described) = make_assistant(&embedder, recipe.onnx, faq, progress)?;
+        files.push((INDEX_FILE.to_owned(), made.index().encode()));
+        (spec.task, spec.assistant) = (Task::Assistant, Some(described));
+        assistant = Some(made);
+    }
+    let golden = match recipe.golden {
+        GoldenRecipe::Keep(json) => {
+            GoldenSet::parse(json)?;
+            json.to_vec()
+        }
+        GoldenRecipe::Record(texts) => {
+            let embeddings = golden::expect_embeddings(&embedder, texts)?;
+            let answers = assistant.as_ref().map_or_else(Vec::new, |assistant| {
+                let given =
+                    embeddings.iter().map(|case| answer_now(assistant, &case.text, &case.vector));
+                given.collect()
+            });
+            let set = GoldenSet { schema: golden::SCHEMA, embeddings, answers };
+            serde_json::to_vec(&set).map_err(PackError::GoldenJson)?
+        }
+    };
+    files.push((spec.golden.file.clone(), golden));
+    files.push((SPEC_FILE.to_owned(), spec.to_toml()?.into_bytes()));
+    Ok(Packed { spec, files })
+}
+
+fn make_assistant(
+    embedder: &Embedder,
+    onnx: &[u8],
+    faq: &FaqRecipe<'_>,
+    progress: impl FnMut(usize, usize),
+) -> Result<(Assistant, AssistantSpec), PackError> {
+    let entries = faq::parse(faq.entries)?;
+    let digests = (Digest::of(faq.entries), Digest::of(onnx));
+    let index = build_index(embedder, &entries, digests, progress)?;
+    // Thresholds play no part in what is nearest, so any will do until they are chosen.
+    let open: Thresholds = entries.iter().map(|entry| (entry.lang.clone(), -1.0)).collect();
+    let model = (digests.1, embedder.dim());
+    let uncalibrated = Assistant::new((entries, digests.0), index, model, open)?;
+    let scored = score(embedder, &uncalibrated, faq.questions)?;
+    let (thresholds, calibration) =
+        calibrate::calibrate(&scored, faq.false_answers_allowed_per_mille)?;
+    let assistant = uncalibrated.with_thresholds(thresholds.clone())?;
+    Ok((assistant, AssistantSpec { thresholds, calibration }))
+}
+
+/// The nearest entry of each labelled question, asked without saying its language.
+///
+/// # Errors
+/// `questions` are not labelled questions, or one has no embedding.
+pub fn score(
+    embedder: &Embedder,
+    assistant: &Assistant,
+    questions: &[u8],
+) -> Result<Vec<Scored>, PackError> {
+    let questions = calibrate::parse(questions)?;
+    questions
+        .into_iter()
+        .map(|question| {
+            let embedding = embedder.embed_one(&question.text).map_err(|source| {
+                PackError::Question { question: question.text.clone(), source }
+            })?;
+            let nearest = assistant.answer(&embedding.vector, None).nearest;
+            let found = nearest.map(|(entry, score)| Found {
+                id: entry.id.clone(),
+                lang: entry.lang.clone(),
+                score,
+            });
+            Ok(Scored {
+                lang: question.lang,
+                expect: question.expect,
+                found,
+                split: question.split,
+            })
+        })
+        .collect()
+}
+
+fn answer_now(assistant: &Assistant, text: &str, vector: &[f32]) -> GoldenAnswer {
+    let answer = assistant.answer(vector, None);
+    let expect = match answer.decision {
+        Decision::Answered => answer.nearest.map(|(entry, _)| entry.id.clone()),
+        Decision::Abstained => None,
+    };
+    GoldenAnswer { text: text.into(), lang: None, expect }
+}

@@ -1,0 +1,485 @@
+//! A model package: a directory that holds a model, its tokenizer, and `model.toml`, which says how to use them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `model.toml` | [`Spec`] |
+//! | `model.onnx` | the encoder; external data is refused |
+//! | `tokenizer.json` | a Hugging Face fast tokenizer |
+//! | `faq.jsonl` | assistant only: the entries ([`crate::faq`]) |
+//! | `index.bin` | assistant only: embeddings of their questions ([`crate::index`]) |
+//! | `golden.json` | inputs and the expected outputs ([`crate::golden`]), named by `[golden] file` |
+//!
+//! [`Package::open`] reads and bounds the files; it runs nothing of them. [`crate::model::Model::load`] does.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use protocol::digest::{Digest, Hasher};
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::{Calibration, Thresholds};
+
+/// The only `schema` this version reads.
+pub const SCHEMA: u32 = 1;
+/// Name of the description.
+pub const SPEC_FILE: &str = "model.toml";
+/// Name of the model.
+pub const MODEL_FILE: &str = "model.onnx";
+/// Name of the tokenizer.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Name of the assistant's entries.
+pub const FAQ_FILE: &str = "faq.jsonl";
+/// Name of the assistant's index.
+pub const INDEX_FILE: &str = "index.bin";
+/// Name that `socle model pack` gives the golden set.
+pub const GOLDEN_FILE: &str = "golden.json";
+
+const SPEC_BYTES_MAX: u64 = 64 * 1024;
+const TOKENIZER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const FAQ_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const INDEX_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const GOLDEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// No package may raise its own limits above these.
+const MODEL_BYTES_CEILING: u64 = 4 * 1024 * 1024 * 1024;
+const TEXT_BYTES_CEILING: u32 = 1024 * 1024;
+
+/// What `model.toml` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Version of this format: [`SCHEMA`].
+    pub schema: u32,
+    /// Name by which the API serves the model: lowercase letters, digits, `-`, `_`, `.`; at most 64.
+    pub name: String,
+    /// Version of the model, for people.
+    pub version: String,
+    /// What it does.
+    pub task: Task,
+    /// SPDX expression.
+    pub licence: String,
+    /// Where the weights came from.
+    pub source: String,
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerSpec,
+    /// How tokens become an embedding.
+    pub encoder: EncoderSpec,
+    /// What one request, and the process, may cost.
+    pub limits: Limits,
+    /// Present exactly when `task` is [`Task::Assistant`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assistant: Option<AssistantSpec>,
+    /// What proves the package before it serves.
+    pub golden: GoldenSpec,
+}
+
+/// What a model does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Text to a unit vector.
+    Embedding,
+    /// Question to an entry of the FAQ, or an abstention; gives embeddings too.
+    Assistant,
+}
+
+/// `[tokenizer]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSpec {
+    /// Longest sequence, special tokens included: 8 to 8192. Longer text is cut there.
+    pub max_tokens: u32,
+}
+
+/// `[encoder]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderSpec {
+    /// Inputs of the graph, each i64 of shape (1, tokens), in any order.
+    pub inputs: Vec<EncoderInput>,
+    /// Name of the output, f32 of shape (1, tokens, `dim`).
+    pub output: String,
+    /// How token states become one vector.
+    pub pooling: Pooling,
+    /// Whether the vector is scaled to length 1; the assistant needs it.
+    pub normalize: bool,
+    /// Width of the vector.
+    pub dim: u32,
+}
+
+/// What an input of the graph is fed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncoderInput {
+    /// Token ids.
+    InputIds,
+    /// Ones: no sequence is padded here.
+    AttentionMask,
+    /// Zeros: one segment.
+    TokenTypeIds,
+}
+
+impl EncoderInput {
+    /// The name of the graph's input.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InputIds => "input_ids",
+            Self::AttentionMask => "attention_mask",
+            Self::TokenTypeIds => "token_type_ids",
+        }
+    }
+}
+
+/// How token states become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Longest text, in bytes of UTF-8; at most 1 MiB.
+    pub text_bytes_max: u32,
+    /// Most tokens that are computed at once, over the texts of a request.
+    pub tokens_max: u32,
+    /// Most texts in one request.
+    pub batch_max: u32,
+    /// Largest `model.onnx`.
+    pub model_bytes_max: u64,
+    /// Most nodes of the graph, counted over its subgraphs too.
+    pub nodes_max: u32,
+    /// What the model may take of the worker's memory.
+    pub memory_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            text_bytes_max: 64 * 1024,
+            tokens_max: 4096,
+            batch_max: 256,
+            model_bytes_max: 256 * 1024 * 1024,
+            nodes_max: 20_000,
+            memory_bytes: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// `[assistant]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssistantSpec {
+    /// For each language of the entries (`fr`, `en`) the cosine below which the assistant abstains.
+    pub thresholds: Thresholds,
+    /// What the thresholds were measured to do.
+    pub calibration: Calibration,
+}
+
+/// `[golden]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenSpec {
+    /// File in the package: a plain file name.
+    pub file: String,
+    /// Least cosine between an embedding and the expected one.
+    pub cosine_min: f32,
+    /// Longest that one text may take.
+    pub latency_ms_max: u32,
+}
+
+/// The bytes of a package, bounded and checked for presence, not yet understood.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Where it lies.
+    pub dir: PathBuf,
+    /// What it says of itself.
+    pub spec: Spec,
+    /// Names its content: SHA-256 over `"<sha256 of file>  <name>\n"` for each of its files, by name.
+    pub digest: Digest,
+    /// SHA-256 of `model.onnx`.
+    pub model_digest: Digest,
+}
+
+/// Why a directory is not a usable package.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// A file that the package must have.
+    #[error("model package `{}` has no `{file}`: put the file there, or pack the model again with `socle model pack`", dir.display())]
+    Missing {
+        /// The package.
+        dir: PathBuf,
+        /// The file.
+        file: String,
+    },
+    /// A file that cannot be read.
+    #[error("reading `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file above its limit.
+    #[error("`{}` is larger than the {max} bytes allowed", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Largest allowed.
+        max: u64,
+    },
+    /// `model.toml` is not TOML, lacks a field or has one too many.
+    #[error("reading the description `{}`", path.display())]
+    Spec {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// `model.toml` is well formed and says something impossible.
+    #[error("`{}` {what}", path.display())]
+    Impossible {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        what: String,
+    },
+}
+
+impl Package {
+    /// Reads the description of the package in `dir`, and checks that each file is there and within its limit.
+    ///
+    /// # Errors
+    /// Names the file that is missing, too large or wrong.
+    pub fn open(dir: &Path) -> Result<Self, PackageError> {
+        let spec_bytes = read_bounded(dir, SPEC_FILE, SPEC_BYTES_MAX)?;
+        let spec = Spec::parse(&dir.join(SPEC_FILE), &spec_bytes)?;
+        let mut names = vec![SPEC_FILE, MODEL_FILE, TOKENIZER_FILE, &spec.golden.file];
+        if spec.task == Task::Assistant {
+            names.extend([FAQ_FILE, INDEX_FILE]);
+        }
+        names.sort_unstable();
+        let mut all = Hasher::default();
+        let mut model_digest = None;
+        for name in names {
+            let digest = digest_bounded(dir, name, bytes_max(&spec, name))?;
+            all.update(format!("{digest}  {name}\n").as_bytes());
+            if name == MODEL_FILE {
+                model_digest = Some(digest);
+            }
+        }
+        let digest = all.finish();
+        let model_digest = model_digest.unwrap_or(digest);
+        Ok(Self { dir: dir.to_path_buf(), digest, model_digest, spec })
+    }
+
+    /// The content of one file of the package, within its limit.
+    ///
+    /// # Errors
+    /// The file is missing, unreadable or too large.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, PackageError> {
+        read_bounded(&self.dir, name, bytes_max(&self.spec, name))
+    }
+}
+
+impl Spec {
+    /// A description of a sentence encoder of the BERT family (all-MiniLM-L6-v2 and its kin), with the usual limits.
+    pub fn sentence_encoder(name: &str, version: &str, dim: u32) -> Self {
+        Self {
+            schema: SCHEMA,
+            name: name.into(),
+            version: version.into(),
+            task: Task::Embedding,
+            licence: "Apache-2.0".into(),
+            source: String::new(),
+            tokenizer: TokenizerSpec { max_tokens: 256 },
+            encoder: EncoderSpec {
+                inputs: vec![
+                    EncoderInput::InputIds,
+                    EncoderInput::AttentionMask,
+                    EncoderInput::TokenTypeIds,
+                ],
+                output: "last_hidden_state".into(),
+                pooling: Pooling::Mean,
+                normalize: true,
+                dim,
+            },
+            limits: Limits::default(),
+            assistant: None,
+            golden: GoldenSpec {
+                file: GOLDEN_FILE.into(),
+                cosine_min: 0.9999,
+                latency_ms_max: 5_000,
+            },
+        }
+    }
+
+    /// The text of `model.toml`.
+    ///
+    /// # Errors
+    /// The description is impossible.
+    pub fn to_toml(&self) -> Result<String, PackageError> {
+        let impossible = |what| PackageError::Impossible { path: SPEC_FILE.into(), what };
+        self.check().map_err(impossible)?;
+        toml::to_string(self).map_err(|reason| impossible(format!("cannot be written: {reason}")))
+    }
+
+    /// The description in `bytes`; `path` is only named in errors.
+    ///
+    /// # Errors
+    /// Not TOML, an unknown or missing field, or an impossible value.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, PackageError> {
+        let impossible = |what: String| PackageError::Impossible { path: path.into(), what };
+        let text = std::str::from_utf8(bytes)
+            .map_err(|at| impossible(format!("is not UTF-8 after byte {}", at.valid_up_to())))?;
+        let spec: Self = toml::from_str(text)
+            .map_err(|source| PackageError::Spec { path: path.into(), source: Box::new(source) })?;
+        spec.check().map_err(impossible)?;
+        Ok(spec)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+        let within = |what: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("says {what} = {value}; allowed are {least} to {most}"))
+            }
+        };
+        if self.schema != SCHEMA {
+            return Err(format!("has schema {}; this version reads schema {SCHEMA}", self.schema));
+        }
+        if self.name.is_empty()
+            || self.name.len() > 64
+            || self.name.starts_with('.')
+            || !self.name.chars().all(plain)
+        {
+            return Err(format!(
+                "names the model `{}`; use 1 to 64 of a-z 0-9 - _ . and do not begin with a dot",
+                self.name.escape_debug()
+            ));
+        }
+        if self.version.is_empty() || self.version.len() > 64 {
+            return Err("has an empty version, or one longer than 64 bytes".into());
+        }
+        let golden = &self.golden.file;
+        if golden.is_empty() || golden.contains(['/', '\\', '\0']) || golden.starts_with('.') {
+            return Err(format!(
+                "names the golden set `{}`; it must be a plain file name in the package",
+                golden.escape_debug()
+            ));
+        }
+        if !self.encoder.inputs.contains(&EncoderInput::InputIds) {
+            return Err("lists no encoder input `input_ids`".into());
+        }
+        if self
+            .encoder
+            .inputs
+            .iter()
+            .any(|a| self.encoder.inputs.iter().filter(|b| a == *b).count() > 1)
+        {
+            return Err("lists an encoder input twice".into());
+        }
+        if (self.task == Task::Assistant) != self.assistant.is_some() {
+            return Err("must have [assistant] exactly when task = \"assistant\"".into());
+        }
+        if let Some(assistant) = &self.assistant {
+            if !self.encoder.normalize {
+                return Err("has an assistant whose encoder does not normalize".into());
+            }
+            if assistant.thresholds.is_empty() {
+                return Err("has an assistant without thresholds".into());
+            }
+            if assistant.thresholds.values().any(|threshold| !(-1.0..=1.0).contains(threshold)) {
+                return Err("has an assistant threshold outside -1 to 1".into());
+            }
+        }
+        if !(-1.0..=1.0).contains(&self.golden.cosine_min) {
+            return Err("has a golden cosine_min outside -1 to 1".into());
+        }
+        let limits = &self.limits;
+        within("tokenizer.max_tokens", self.tokenizer.max_tokens.into(), 8, 8192)?;
+        within("encoder.dim", self.encoder.dim.into(), 1, 16_384)?;
+        within(
+            "limits.text_bytes_max",
+            limits.text_bytes_max.into(),
+            1,
+            TEXT_BYTES_CEILING.into(),
+        )?;
+        within(
+            "limits.tokens_max",
+            limits.tokens_max.into(),
+            self.tokenizer.max_tokens.into(),
+            1 << 20,
+        )?;
+        within("limits.batch_max", limits.batch_max.into(), 1, 4096)?;
+        within("limits.model_bytes_max", limits.model_bytes_max, 1, MODEL_BYTES_CEILING)?;
+        within("limits.nodes_max", limits.nodes_max.into(), 1, 1_000_000)?;
+        within("limits.memory_bytes", limits.memory_bytes, 64 << 20, 1 << 40)?;
+        within("golden.latency_ms_max", self.golden.latency_ms_max.into(), 1, 600_000)
+    }
+}
+
+fn bytes_max(spec: &Spec, name: &str) -> u64 {
+    match name {
+        SPEC_FILE => SPEC_BYTES_MAX,
+        MODEL_FILE => spec.limits.model_bytes_max,
+        TOKENIZER_FILE => TOKENIZER_BYTES_MAX,
+        FAQ_FILE => FAQ_BYTES_MAX,
+        INDEX_FILE => INDEX_BYTES_MAX,
+        _ => GOLDEN_BYTES_MAX,
+    }
+}
+
+fn open_bounded(dir: &Path, name: &str, max: u64) -> Result<(File, PathBuf), PackageError> {
+    let path = dir.join(name);
+    let unreadable = |source| PackageError::Read { path: path.clone(), source };
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
+            return Err(PackageError::Missing { dir: dir.into(), file: name.into() });
+        }
+        Err(source) => return Err(unreadable(source)),
+    };
+    if file.metadata().map_err(unreadable)?.len() > max {
+        return Err(PackageError::TooLarge { path, max });
+    }
+    Ok((file, path))
+}
+
+fn read_bounded(dir: &Path, name: &str, max: u64) -> Result<Vec<u8>, PackageError> {
+    let (file, path) = open_bounded(dir, name, max)?;
+    let mut bytes = Vec::new();
+    if let Err(source) = file.take(max + 1).read_to_end(&mut bytes) {
+        return Err(PackageError::Read { path, source });
+    }
+    if bytes.len() as u64 > max {
+        return Err(PackageError::TooLarge { path, max });
+    }
+    Ok(bytes)
+}
+
+fn digest_bounded(dir: &Path, name: &str, max: u64) -> Result<Digest, PackageError> {
+    let (mut file, path) = open_bounded(dir, name, max)?;
+    let mut hasher = Hasher::default();
+    let mut piece = vec![0; 256 * 1024];
+    let mut left = max;
+    loop {
+        let got = file
+            .read(&mut piece)
+            .map_err(|source| PackageError::Read { path: path.clone(), source })?;
+        if got == 0 {
+            return Ok(hasher.finish());
+        }
+        left = left
+            .checked_sub(got as u64)
+            .ok_or_else(|| PackageError::TooLarge { path: path.clone(), max })?;
+        hasher.update(piece.get(..got).unwrap_or_default());
+    }
+}

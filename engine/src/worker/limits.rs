@@ -1,0 +1,46 @@
+//! What a worker process may take of the machine. A hostile model that wants more ends its own process, and nothing else.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// Memory that a worker needs besides its models: code, stacks, frames, the graphics driver.
+pub const BASE_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+
+/// A limit that could not be set.
+#[derive(Debug, thiserror::Error)]
+#[error("limiting this worker's {what} to {most}")]
+pub struct LimitError {
+    what: &'static str,
+    most: u64,
+    source: io::Error,
+}
+
+/// Limits this process, for good, to `models_memory_bytes` besides what it needs itself, and to no core file: a core
+/// file would hold what was asked. Counted is memory that the process can write (`RLIMIT_DATA`), not address space, of
+/// which graphics drivers reserve much more than they use.
+///
+/// # Errors
+/// The kernel refuses, as when a hard limit is already lower.
+pub fn apply(models_memory_bytes: u64) -> Result<(), LimitError> {
+    let most = models_memory_bytes.saturating_add(BASE_MEMORY_BYTES);
+    for (what, resource, most) in
+        [("memory", Resource::Data, most), ("core file", Resource::Core, 0)]
+    {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        setrlimit(resource, limit).map_err(|reason| LimitError {
+            what,
+            most,
+            source: reason.into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// What this process holds in memory; 0 where the kernel does not say.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

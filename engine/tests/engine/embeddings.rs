@@ -1,0 +1,110 @@
+//! The embeddings, against onnxruntime's and at their limits.
+
+use std::{
+    error::Error as _,
+    time::{Duration, Instant},
+};
+
+use engine::{
+    embedder::{EmbedError, LongText},
+    pooling::cosine,
+    text_tokenizer::TextError,
+};
+use serde::Deserialize;
+
+use crate::fixture::embedder;
+
+/// What onnxruntime 1.x gives for the same model file, mean-pooled over the tokens and scaled to length 1.
+const PEER: &str = include_str!("onnxruntime.jsonl");
+
+#[derive(Deserialize)]
+struct Expected {
+    text: String,
+    tokens: u32,
+    vector: Vec<f32>,
+}
+
+#[test]
+fn embeddings_equal_onnxruntime() {
+    let expected: Vec<Expected> =
+        PEER.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let texts: Vec<&str> = expected.iter().map(|case| case.text.as_str()).collect();
+    let found = embedder().embed(&texts, LongText::Refuse).unwrap();
+    for (case, found) in expected.iter().zip(found) {
+        assert_eq!(found.tokens, case.tokens, "{}", case.text);
+        let cosine = cosine(&found.vector, &case.vector);
+        assert!(cosine >= 0.9999, "{}: cosine {cosine}", case.text);
+    }
+}
+
+#[test]
+fn a_batch_gives_what_its_texts_give_alone() {
+    let texts = ["Bonjour", "How do I install a printer?", "Bonjour"];
+    let together = embedder().embed(&texts, LongText::Cut).unwrap();
+    for (text, embedding) in texts.iter().zip(&together) {
+        assert_eq!(*embedding, embedder().embed_one(text).unwrap(), "{text}");
+    }
+}
+
+#[test]
+fn texts_that_cannot_be_embedded_are_named() {
+    let embed = |text: &str| match embedder().embed(&["fine", text], LongText::Refuse) {
+        Err(reason) => {
+            format!("{reason} / {}", reason.source().map(ToString::to_string).unwrap_or_default())
+        }
+        Ok(_) => "accepted".to_owned(),
+    };
+    let megabyte = "mot ".repeat(256 * 1024);
+    let cases = [
+        ("", "text 1 of the request is refused / text is empty: send at least one word"),
+        (" \n\t", "text 1 of the request is refused / text is empty: send at least one word"),
+        (
+            "\u{200b}\u{0}",
+            "text 1 of the request is refused / text has no token that the model knows: send at least one word",
+        ),
+        (
+            &megabyte,
+            "text 1 of the request is refused / text of 1048576 bytes is longer than the 65536 accepted: shorten it or send it in parts",
+        ),
+        (
+            &"mot ".repeat(400),
+            "text 1 of the request has more tokens than the model takes: shorten it, or allow it to be cut / ",
+        ),
+        ("été 漢字 🙂 ok", "accepted"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(embed(text), expected);
+    }
+    let none: [&str; 0] = [];
+    assert!(matches!(embedder().embed(&none, LongText::Cut), Err(EmbedError::NoTexts)));
+    assert!(matches!(
+        embedder().embed(&vec!["a"; 257], LongText::Cut),
+        Err(EmbedError::TooManyTexts { texts: 257, max: 256 })
+    ));
+    assert!(matches!(
+        embedder().embed_one(""),
+        Err(EmbedError::Text { at: 0, source: TextError::Empty })
+    ));
+}
+
+#[test]
+fn a_long_text_is_cut_at_the_models_length() {
+    let long = "mot ".repeat(400);
+    assert_eq!(embedder().embed_one(&long).unwrap().tokens, 256);
+}
+
+#[test]
+fn a_question_is_computed_within_an_interactive_budget() {
+    let question = "How do I connect to the VPN from home today?";
+    embedder().embed_one(question).unwrap();
+    let mut best = Duration::MAX;
+    for _ in 0..20 {
+        #[expect(clippy::disallowed_methods, reason = "this test measures")]
+        let before = Instant::now();
+        embedder().embed_one(question).unwrap();
+        best = best.min(before.elapsed());
+    }
+    // Best of many, so that a busy machine does not decide: the table's dequantization alone would take longer.
+    assert!(best < Duration::from_millis(25), "best of 20 took {best:?}");
+    println!("12 tokens: best of 20 {best:?}");
+}

@@ -1,0 +1,8 @@
+//! The engine on the real model: what it computes, what it refuses, and the worker that serves it.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod demo_faq;
+mod embeddings;
+mod fixture;
+mod packages;
+mod worker;

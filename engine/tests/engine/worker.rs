@@ -1,0 +1,331 @@
+//! The worker over a real socket.
+
+use std::{
+    io::{Read as _, Write as _},
+    num::NonZeroUsize,
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use engine::{
+    assistant::Decision,
+    embedder::LongText,
+    pooling::cosine,
+    worker::{
+        client::{Client, ClientError},
+        frame::{self, BODY_BYTES_MAX},
+        message::{Call, FailureKind, ModelState, PROTOCOL, Reply, Request, Response},
+        serve::{CONNECTIONS_MAX, MemoryLimit, ServeError, WAITING_MAX, WorkerConfig, run},
+        wire,
+    },
+};
+use proptest::prelude::*;
+use protocol::digest::Digest;
+use tempfile::TempDir;
+
+use crate::fixture::{embedder, put, slot};
+
+const MODEL: &str = "it-faq";
+/// Longer than any answer takes on a busy machine.
+const WAIT: Duration = Duration::from_secs(60);
+
+struct Worker {
+    _folder: TempDir,
+    socket: PathBuf,
+    thread: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Worker {
+    fn start(folder: TempDir) -> Self {
+        let socket = folder.path().join("w.sock");
+        let config = WorkerConfig {
+            threads: NonZeroUsize::MIN,
+            release: Some(Digest::of(b"release")),
+            memory: MemoryLimit::Unlimited,
+            ..WorkerConfig::new(folder.path().into(), UnixListener::bind(&socket).unwrap())
+        };
+        Self { _folder: folder, socket, thread: std::thread::spawn(move || run(config)) }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.socket, WAIT).unwrap()
+    }
+
+    fn stream(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream
+    }
+
+    fn stop(self) {
+        assert_eq!(self.client().call(Call::Shutdown).unwrap(), Reply::Bye);
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+fn empty() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    folder
+}
+
+fn ask(text: &str) -> Call {
+    Call::Ask { model: MODEL.into(), text: text.into(), lang: None }
+}
+
+fn embed(texts: &[&str]) -> Call {
+    let texts = texts.iter().copied().map(Into::into).collect();
+    Call::Embed { model: MODEL.into(), texts, long: LongText::Refuse }
+}
+
+fn refused(result: Result<Reply, ClientError>) -> (FailureKind, String) {
+    match result {
+        Err(ClientError::Failed(failure)) => (failure.kind, failure.message),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// What a worker says to raw bytes before it closes the connection.
+fn said_to(worker: &Worker, bytes: &[u8]) -> Response {
+    let mut stream = worker.stream();
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let response = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "the connection is closed");
+    frame::decode(&response).unwrap()
+}
+
+#[test]
+fn a_worker_serves_from_hello_to_bye() {
+    let worker = Worker::start(slot().0);
+    let mut client = worker.client();
+    let Reply::Hello(info) = client.call(Call::Hello { protocol: PROTOCOL }).unwrap() else {
+        panic!("no hello")
+    };
+    assert_eq!((info.protocol, info.release), (PROTOCOL, Some(Digest::of(b"release"))));
+    assert_eq!((info.pid, info.broken.len()), (std::process::id(), 0));
+    assert_eq!((info.models[0].name.as_str(), info.models[0].dim), (MODEL, 384));
+    assert_eq!(info.models[0].state, ModelState::OnDisk);
+
+    let Reply::Loaded(loaded) = client.call(Call::Load { model: MODEL.into() }).unwrap() else {
+        panic!("not loaded")
+    };
+    assert!(loaded.load_us > 0 && loaded.resident_bytes > 20 << 20, "{loaded:?}");
+    let Reply::Golden(report) = client.call(Call::Golden { model: MODEL.into() }).unwrap() else {
+        panic!("no report")
+    };
+    assert!(report.passed(), "{report:?}");
+
+    let Reply::Embeddings(found) = client.call(embed(&["Bonjour", "printer"])).unwrap() else {
+        panic!("no embeddings")
+    };
+    let vectors = found.vectors();
+    assert_eq!((vectors.len(), found.tokens.as_slice()), (2, [5, 3].as_slice()));
+    let alone = embedder().embed_one("Bonjour").unwrap().vector;
+    assert!(cosine(&vectors[0], &alone) > 0.999_999);
+
+    let Reply::Answer(answer) = client.call(ask("I forgot my password")).unwrap() else {
+        panic!("no answer")
+    };
+    assert_eq!(answer.decision, Decision::Answered);
+    let text = answer.answer.unwrap();
+    assert_eq!((text.id.as_str(), text.source.as_str()), ("password.en", "handbook §1"));
+    assert!(answer.score >= answer.threshold);
+    let Reply::Answer(answer) = client.call(ask("Which wine goes with fish?")).unwrap() else {
+        panic!("no answer")
+    };
+    assert_eq!((answer.decision, answer.answer), (Decision::Abstained, None));
+    assert!(answer.nearest.is_some() && answer.score < answer.threshold);
+    worker.stop();
+}
+
+#[test]
+fn what_cannot_be_done_is_named_and_the_connection_lives_on() {
+    let worker = Worker::start(slot().0);
+    let mut client = worker.client();
+    let megabyte = "a ".repeat(512 * 1024);
+    let many = vec!["a"; 257];
+    let long = "mot ".repeat(300);
+    let cases = [
+        (
+            Call::Load { model: "no".into() },
+            FailureKind::UnknownModel,
+            "no model is named `no`; this slot has: it-faq",
+        ),
+        (ask(""), FailureKind::EmptyText, "text is empty"),
+        (ask(&megabyte), FailureKind::TextTooLong, "text of 1048576 bytes"),
+        (embed(&["ok", " "]), FailureKind::EmptyText, "text 1 of the request"),
+        (embed(&[]), FailureKind::TextCount, "request has no text"),
+        (embed(&many), FailureKind::TextCount, "request of 257 texts"),
+        (embed(&[&long]), FailureKind::TooManyTokens, "more tokens than the model takes"),
+    ];
+    for (call, kind, message) in cases {
+        let (found, said) = refused(client.call(call));
+        assert_eq!(found, kind, "{said}");
+        assert!(said.contains(message), "{said}");
+    }
+    assert_eq!(client.call(Call::Ping).unwrap(), Reply::Pong);
+    worker.stop();
+}
+
+#[test]
+fn a_broken_package_is_reported_and_refused() {
+    let folder = empty();
+    std::fs::create_dir(folder.path().join("models/half")).unwrap();
+    put(&folder.path().join("models/half/model.toml"), b"schema = 1");
+    let worker = Worker::start(folder);
+    let mut client = worker.client();
+    let Reply::Hello(info) = client.call(Call::Hello { protocol: PROTOCOL }).unwrap() else {
+        panic!("no hello")
+    };
+    assert_eq!((info.models.len(), info.broken[0].dir.as_str()), (0, "half"));
+    assert!(info.broken[0].message.contains("missing field"), "{:?}", info.broken);
+    let (kind, message) = refused(client.call(Call::Load { model: "half".into() }));
+    assert_eq!(kind, FailureKind::CannotLoad);
+    assert!(message.contains("model package `half` is broken"), "{message}");
+    worker.stop();
+}
+
+#[test]
+fn frames_that_are_none_are_refused_and_the_worker_lives_on() {
+    let worker = Worker::start(empty());
+    let oversized = u32::try_from(BODY_BYTES_MAX + 1).unwrap().to_le_bytes();
+    let good = frame::encode(&Request { id: 9, call: Call::Ping }).unwrap();
+    let cases: [(&[u8], &str); 6] = [
+        (&oversized, "frame of 16777217 bytes refused; allowed are 1 to 16777216"),
+        (&[0; 4], "frame of 0 bytes refused"),
+        (&[1], "stream ended after 1 bytes of a frame"),
+        (&good[..good.len() - 1], "stream ended after"),
+        (&[3, 0, 0, 0, 0xff, 0xff, 0xff], "reading the body of a frame"),
+        (&[&good[..], &[0xff; 8]].concat()[..], "pong first"),
+    ];
+    for (bytes, expected) in cases {
+        if expected == "pong first" {
+            let mut stream = worker.stream();
+            stream.write_all(bytes).unwrap();
+            let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+            let pong: Response = frame::decode(&body).unwrap();
+            assert_eq!(pong, Response { id: 9, reply: Reply::Pong });
+            let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+            let refusal: Response = frame::decode(&body).unwrap();
+            assert!(
+                matches!(refusal.reply, Reply::Failed(failure) if failure.kind == FailureKind::BadFrame)
+            );
+            continue;
+        }
+        let Response { id: 0, reply: Reply::Failed(failure) } = said_to(&worker, bytes) else {
+            panic!("{bytes:?} was taken")
+        };
+        assert_eq!(failure.kind, FailureKind::BadFrame);
+        assert!(failure.message.contains(expected), "{}", failure.message);
+    }
+    assert_eq!(worker.client().call(Call::Ping).unwrap(), Reply::Pong);
+    worker.stop();
+}
+
+#[test]
+fn connections_above_the_bound_are_told_so() {
+    let worker = Worker::start(empty());
+    let mut clients: Vec<Client> = (0..CONNECTIONS_MAX).map(|_| worker.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.call(Call::Ping).unwrap(), Reply::Pong);
+    }
+    assert_eq!(refused(worker.client().call(Call::Ping)).0, FailureKind::Overloaded);
+    assert_eq!(clients[0].call(Call::Shutdown).unwrap(), Reply::Bye);
+    worker.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_full_queue_says_overloaded_and_loses_nothing() {
+    let worker = Worker::start(slot().0);
+    worker.client().call(Call::Load { model: MODEL.into() }).unwrap();
+    let mut stream = worker.stream();
+    let text = "un texte assez long pour occuper le moteur ".repeat(3);
+    let asked = 3 * WAITING_MAX as u64;
+    for id in 1..=asked {
+        wire::write(&mut stream, &Request { id, call: ask(&text) }).unwrap();
+    }
+    let (mut ids, mut overloaded) = (Vec::new(), 0);
+    for _ in 0..asked {
+        let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+        let response: Response = frame::decode(&body).unwrap();
+        ids.push(response.id);
+        if let Reply::Failed(failure) = response.reply {
+            assert_eq!(failure.kind, FailureKind::Overloaded, "{failure:?}");
+            overloaded += 1;
+        } else {
+            assert!(matches!(response.reply, Reply::Answer(_)), "{:?}", response.reply);
+        }
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=asked).collect::<Vec<_>>(), "every request has one response");
+    assert!(overloaded > 0);
+    worker.stop();
+}
+
+#[test]
+fn a_listener_outlives_its_worker() {
+    let folder = empty();
+    let socket = folder.path().join("w.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    for _ in 0..2 {
+        let mine = listener.try_clone().unwrap();
+        let config = WorkerConfig {
+            memory: MemoryLimit::Unlimited,
+            ..WorkerConfig::new(folder.path().into(), mine)
+        };
+        let worker = std::thread::spawn(move || run(config));
+        let mut client = Client::connect(&socket, WAIT).unwrap();
+        assert_eq!(client.call(Call::Shutdown).unwrap(), Reply::Bye);
+        worker.join().unwrap().unwrap();
+    }
+}
+
+fn text() -> impl Strategy<Value = String> {
+    proptest::string::string_regex(".{0,40}").unwrap()
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        any::<u16>().prop_map(|protocol| Call::Hello { protocol }),
+        text().prop_map(|model| Call::Load { model }),
+        text().prop_map(|model| Call::Golden { model }),
+        (text(), proptest::collection::vec(text(), 0..5), any::<bool>()).prop_map(
+            |(model, texts, cut)| {
+                let long = if cut { LongText::Cut } else { LongText::Refuse };
+                Call::Embed { model, texts, long }
+            }
+        ),
+        (text(), text(), proptest::option::of(text())).prop_map(|(model, text, lang)| Call::Ask {
+            model,
+            text,
+            lang
+        }),
+        Just(Call::Ping),
+        Just(Call::Shutdown),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_request_is_read_as_it_was_written(id in any::<u64>(), call in call()) {
+        let request = Request { id, call };
+        let bytes = frame::encode(&request).unwrap();
+        let header = *bytes.first_chunk::<4>().unwrap();
+        prop_assert_eq!(frame::body_len(header).unwrap(), bytes.len() - 4);
+        prop_assert_eq!(frame::decode::<Request>(&bytes[4..]).unwrap(), request);
+        for end in 4..bytes.len() {
+            prop_assert!(frame::decode::<Request>(&bytes[4..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_a_refusal_or_a_message_never_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        drop(frame::decode::<Request>(&bytes));
+        drop(frame::decode::<Response>(&bytes));
+    }
+}
