@@ -1,8 +1,8 @@
 //! `socle demo`: the whole path on one machine, with real processes on loopback, and every promise checked.
 //!
 //! # Layout
-//! [`script`] tells the story; it drives [`fleet`] (controller and agents as [`process`]es), [`broker`], [`releases`]
-//! and [`traffic`], listens with an [`eavesdropper`], and writes what held into the [`timeline`].
+//! [`script`] tells the story; it sets a [`stage`]: [`fleet`] (controller and agents as [`process`]es), [`broker`], [`releases`]
+//! and [`traffic`], listens through an [`eavesdropper`], looks for [`evidence`] and writes what held into the [`timeline`].
 
 use std::{io, path::PathBuf};
 
@@ -12,10 +12,12 @@ use crate::terminal::Terminal;
 
 pub mod broker;
 pub mod eavesdropper;
+pub mod evidence;
 pub mod fleet;
 pub mod process;
 pub mod releases;
 pub mod script;
+pub mod stage;
 pub mod timeline;
 pub mod tls;
 pub mod traffic;
@@ -53,7 +55,7 @@ pub enum DemoError {
         /// Which.
         step: String,
         /// Why.
-        source: Box<script::StepError>,
+        source: Box<stage::StepError>,
     },
     /// The story was told, but not every check held.
     #[error("{0} of {1} checks did not hold")]
