@@ -37,3 +37,38 @@ impl AdapterReport {
         std::iter::once(self.engine.to_owned()).chain(adapter).chain(refused).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpu_kernels::probe::{AdapterFeatures, AdapterInfo, AdapterKind, Refusal};
+
+    fn adapter(name: &str, usable: Result<(), Refusal>) -> AdapterInfo {
+        let features = AdapterFeatures {
+            f16: false,
+            subgroups: false,
+            timestamps: false,
+            packed_dot: false,
+            pipeline_cache: false,
+        };
+        AdapterInfo {
+            name: name.into(),
+            driver: "driver 1.2".into(),
+            backend: "vulkan".into(),
+            kind: AdapterKind::Other,
+            features,
+            buffer_bytes_max: 1,
+            usable,
+        }
+    }
+
+    #[test]
+    fn the_line_names_what_runs_and_what_was_refused() {
+        let refusal = Refusal::Software { name: "soft".into() };
+        let because = refusal.to_string();
+        let adapters = vec![adapter("gpu", Ok(())), adapter("soft", Err(refusal))];
+        let report = describe(&Probe { adapters, absence: None });
+        let expected = format!("cpu (tract); adapter seen: gpu (driver 1.2, vulkan); {because}");
+        assert_eq!(report.line(), expected);
+    }
+}

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     assistant::{Assistant, Decision},
+    cause::chain,
     embedder::{EmbedError, Embedder},
     package::GoldenSpec,
     pooling::cosine,
@@ -225,15 +226,4 @@ impl GoldenReport {
             }
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

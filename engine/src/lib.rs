@@ -10,12 +10,13 @@
 //! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
-//! - [`adapter`]: what the machine computes on; [`worker`]: the process that owns the models
+//! - [`cause`]: an error on one line; [`adapter`]: what the machine computes on; [`worker`]: the process that owns the models
 
 pub mod adapter;
 pub mod assistant;
 pub mod batcher;
 pub mod calibrate;
+pub mod cause;
 pub mod embedder;
 pub mod encoder;
 pub mod faq;

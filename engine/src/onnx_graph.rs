@@ -250,3 +250,151 @@ fn rewrite(graph: &mut GraphProto, lookup: &Lookup) {
     }
     graph.node.extend(scale_rows);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::{
+        pb::{
+            AttributeProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto,
+            TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+        },
+        prelude::{InferenceModelExt as _, IntoRunnable as _, IntoTensor as _, tensor1, tvec},
+    };
+
+    const FLOAT: i32 = 1;
+    const INT8: i32 = 3;
+    const INT64: i32 = 7;
+
+    fn node(op_type: &str, input: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: op_type.into(),
+            input: input.iter().copied().map(Into::into).collect(),
+            output: vec![output.into()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn tensor(name: &str, data_type: i32, dims: &[i64], raw_data: Vec<u8>) -> TensorProto {
+        TensorProto {
+            name: name.into(),
+            data_type,
+            dims: dims.to_vec(),
+            raw_data,
+            ..TensorProto::default()
+        }
+    }
+
+    fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
+        let dim = dims.iter().map(|dim| tensor_shape_proto::Dimension {
+            value: Some(tensor_shape_proto::dimension::Value::DimValue(*dim)),
+            ..tensor_shape_proto::Dimension::default()
+        });
+        let shape = Some(TensorShapeProto { dim: dim.collect() });
+        let tensor = type_proto::Tensor { elem_type, shape };
+        let value = Some(type_proto::Value::TensorType(tensor));
+        let r#type = Some(TypeProto { value, ..TypeProto::default() });
+        ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
+    }
+
+    /// Three rows of two int8 numbers, a scale of shape `scale_dims`, and the rows 2, 0, 2 looked up.
+    fn lookup(scale_dims: &[i64]) -> GraphProto {
+        let scales = scale_dims.iter().product::<i64>();
+        let scale: Vec<u8> = (0..scales).flat_map(|at| (0.1 + at as f32).to_le_bytes()).collect();
+        let mut cast = node("Cast", &["q"], "f");
+        let to = i64::from(FLOAT);
+        cast.attribute.push(AttributeProto {
+            name: "to".into(),
+            i: to,
+            r#type: 2,
+            ..AttributeProto::default()
+        });
+        GraphProto {
+            node: vec![cast, node("Mul", &["f", "s"], "w"), node("Gather", &["w", "ids"], "y")],
+            initializer: vec![
+                tensor("q", INT8, &[3, 2], vec![1, 2, 3, 4, 5, 251]),
+                tensor("s", FLOAT, scale_dims, scale),
+            ],
+            input: vec![value("ids", INT64, &[3])],
+            output: vec![value("y", FLOAT, &[3, 2])],
+            ..GraphProto::default()
+        }
+    }
+
+    fn run(graph: GraphProto) -> Vec<f32> {
+        let opset = OperatorSetIdProto { version: 13, ..OperatorSetIdProto::default() };
+        let model =
+            ModelProto { graph: Some(graph), opset_import: vec![opset], ..ModelProto::default() };
+        let plan = tract_onnx::onnx().model_for_proto_model(&model).unwrap();
+        let plan = plan.into_typed().unwrap().into_runnable().unwrap();
+        let ids = tensor1(&[2_i64, 0, 2]);
+        let found = plan.run(tvec!(ids.into())).unwrap().remove(0).into_tensor();
+        found.to_plain_array_view::<f32>().unwrap().iter().copied().collect()
+    }
+
+    #[test]
+    fn looking_up_first_gives_the_same_bits() {
+        for scale_dims in [&[3, 1][..], &[3, 2], &[1, 2], &[1, 1], &[2], &[1], &[]] {
+            let before = lookup(scale_dims);
+            let mut after = before.clone();
+            look_up_before_dequantizing(&mut after);
+            assert_ne!(after, before, "{scale_dims:?}");
+            let table_user =
+                after.node.iter().find(|node| node.input.iter().any(|name| name == "q"));
+            assert_eq!(table_user.unwrap().op_type, "Gather");
+            assert_eq!(run(after), run(before), "{scale_dims:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_used_elsewhere_or_looked_up_otherwise_stays() {
+        let mut shared = lookup(&[3, 1]);
+        shared.node.push(node("Neg", &["w"], "z"));
+        let mut returned = lookup(&[3, 1]);
+        returned.output.push(value("w", FLOAT, &[3, 2]));
+        let mut by_column = lookup(&[3, 1]);
+        let axis = AttributeProto { name: "axis".into(), i: 1, ..AttributeProto::default() };
+        by_column.node[2].attribute.push(axis);
+        let odd_scale = lookup(&[3]);
+        for graph in [shared, returned, by_column, odd_scale] {
+            let mut after = graph.clone();
+            look_up_before_dequantizing(&mut after);
+            assert_eq!(after, graph);
+        }
+    }
+
+    #[test]
+    fn hostile_graphs_are_refused_before_tract_sees_them() {
+        let refuse = |graph: &GraphProto| {
+            let mut left = 8;
+            check(graph, 8, &mut left, 0).map_err(|reason| reason.to_string()).unwrap_err()
+        };
+        let with =
+            |tensor: TensorProto| GraphProto { initializer: vec![tensor], ..GraphProto::default() };
+        for dims in [&[1 << 33, 1 << 33][..], &[-1, 4], &[1 << 40], &[17]] {
+            let said = refuse(&with(tensor("w", FLOAT, dims, vec![0; 16])));
+            assert!(said.starts_with("tensor `w` of model.onnx has an impossible shape"), "{said}");
+        }
+        let mut outside = tensor("w", FLOAT, &[4], vec![0; 16]);
+        outside
+            .external_data
+            .push(StringStringEntryProto { key: "location".into(), value: "../x".into() });
+        assert!(
+            refuse(&with(outside)).starts_with("tensor `w` of model.onnx lies in another file")
+        );
+        let twice = GraphProto {
+            node: vec![node("Neg", &["x"], "y"), node("Abs", &["x"], "y")],
+            ..GraphProto::default()
+        };
+        assert_eq!(refuse(&twice), "value `y` of model.onnx is computed twice");
+        let many = GraphProto { node: vec![NodeProto::default(); 9], ..GraphProto::default() };
+        assert!(refuse(&many).starts_with("model.onnx has more than 8 nodes"));
+        let mut deep = GraphProto::default();
+        for _ in 0..6 {
+            let mut outer = node("If", &[], "");
+            outer.attribute.push(AttributeProto { g: Some(deep), ..AttributeProto::default() });
+            deep = GraphProto { node: vec![outer], ..GraphProto::default() };
+        }
+        assert!(refuse(&deep).starts_with("model.onnx has more than 4 levels of subgraphs"));
+    }
+}

@@ -44,3 +44,37 @@ pub fn resident_bytes() -> u64 {
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Set in the child that the test starts from its own executable.
+    const CHILD: &str = "ENGINE_TEST_LIMITED_CHILD";
+
+    #[test]
+    fn a_process_cannot_take_more_than_its_limit() {
+        if std::env::var_os(CHILD).is_some() {
+            apply(64 * 1024 * 1024).unwrap();
+            let mut within: Vec<u8> = Vec::new();
+            assert!(within.try_reserve_exact(32 * 1024 * 1024).is_ok());
+            let mut above: Vec<u8> = Vec::new();
+            assert!(above.try_reserve_exact(1024 * 1024 * 1024).is_err());
+            return;
+        }
+        let name = "worker::limits::tests::a_process_cannot_take_more_than_its_limit";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    fn a_process_holds_something() {
+        assert!(resident_bytes() > 1024 * 1024);
+    }
+}

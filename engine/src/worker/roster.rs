@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     assistant::Decision,
+    cause::chain,
     embedder::{EmbedError, LongText},
     encoder::EncodeError,
     golden::GoldenReport,
@@ -276,15 +277,4 @@ fn embed_kind(reason: &EmbedError) -> FailureKind {
 
 fn failure(kind: FailureKind, reason: &dyn Error) -> Failure {
     Failure { kind, message: chain(reason) }
-}
-
-fn chain(reason: &dyn Error) -> String {
-    let mut text = reason.to_string();
-    let mut source = reason.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

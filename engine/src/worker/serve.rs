@@ -11,6 +11,7 @@ use std::{
     net::Shutdown,
     num::NonZeroUsize,
     os::unix::net::{UnixListener, UnixStream},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -26,8 +27,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
     adapter,
+    cause::chain,
     worker::{
-        frame::{self, FrameError},
+        frame,
         jobs::{Jobs, Refused},
         limits::{self, LimitError},
         message::{Call, Failure, FailureKind, PROTOCOL, Reply, Request, Response, WorkerInfo},
@@ -241,11 +243,7 @@ fn serve(mut reader: UnixStream, writer: &Arc<Mutex<UnixStream>>, shared: &Arc<S
 
 fn refuse(writer: &Mutex<UnixStream>, reason: &WireError) {
     tracing::warn!(%reason, "frame refused");
-    let message = match reason {
-        WireError::Frame(FrameError::Body(source)) => format!("{reason}: {source}"),
-        WireError::Stream { source, .. } => format!("{reason}: {source}"),
-        WireError::Cut { .. } | WireError::Frame(_) => reason.to_string(),
-    };
+    let message = chain(reason);
     respond(writer, 0, Reply::Failed(Failure { kind: FailureKind::BadFrame, message }));
 }
 
@@ -268,7 +266,14 @@ fn begin(
         Call::Load { .. } | Call::Golden { .. } | Call::Embed { .. } | Call::Ask { .. } => {}
     }
     let (writer, shared_there) = (Arc::clone(writer), Arc::clone(shared));
-    let job = move || respond(&writer, id, compute(call, &shared_there));
+    let job = move || {
+        let reply = catch_unwind(AssertUnwindSafe(|| compute(call, &shared_there)));
+        let reply = reply.unwrap_or_else(|_| {
+            let message = "the worker panicked on this request: report it with the log".to_owned();
+            Reply::Failed(Failure { kind: FailureKind::ModelFailed, message })
+        });
+        respond(&writer, id, reply);
+    };
     let (kind, message) = match shared.jobs.submit(Box::new(job)) {
         Ok(()) => return None,
         Err(Refused::Full) => (
@@ -300,8 +305,7 @@ fn respond(writer: &Mutex<UnixStream>, id: u64, reply: Reply) {
     let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
     let written = match wire::write(&mut stream, &Response { id, reply }) {
         Err(WireError::Frame(reason)) => {
-            let message =
-                format!("response does not fit into a frame: {reason}; ask for fewer texts");
+            let message = format!("response does not fit, ask for fewer texts: {}", chain(&reason));
             let failure = Failure { kind: FailureKind::TooLarge, message };
             wire::write(&mut stream, &Response { id, reply: Reply::Failed(failure) })
         }

@@ -33,7 +33,7 @@ pub enum WireError {
         bytes: usize,
     },
     /// Not a frame.
-    #[error(transparent)]
+    #[error("cutting a message into frames")]
     Frame(#[from] FrameError),
 }
 

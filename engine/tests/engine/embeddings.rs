@@ -1,9 +1,6 @@
 //! The embeddings, against onnxruntime's and at their limits.
 
-use std::{
-    error::Error as _,
-    time::{Duration, Instant},
-};
+use std::{error::Error as _, fs, time::Duration};
 
 use engine::{
     embedder::{EmbedError, LongText},
@@ -30,11 +27,14 @@ fn embeddings_equal_onnxruntime() {
         PEER.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let texts: Vec<&str> = expected.iter().map(|case| case.text.as_str()).collect();
     let found = embedder().embed(&texts, LongText::Refuse).unwrap();
+    let mut worst = 1.0_f32;
     for (case, found) in expected.iter().zip(found) {
         assert_eq!(found.tokens, case.tokens, "{}", case.text);
         let cosine = cosine(&found.vector, &case.vector);
         assert!(cosine >= 0.9999, "{}: cosine {cosine}", case.text);
+        worst = worst.min(cosine);
     }
+    println!("{} texts: worst cosine {worst:.7}", expected.len());
 }
 
 #[test]
@@ -99,12 +99,17 @@ fn a_question_is_computed_within_an_interactive_budget() {
     embedder().embed_one(question).unwrap();
     let mut best = Duration::MAX;
     for _ in 0..20 {
-        #[expect(clippy::disallowed_methods, reason = "this test measures")]
-        let before = Instant::now();
+        let before = computed();
         embedder().embed_one(question).unwrap();
-        best = best.min(before.elapsed());
+        best = best.min(computed() - before);
     }
-    // Best of many, so that a busy machine does not decide: the table's dequantization alone would take longer.
-    assert!(best < Duration::from_millis(25), "best of 20 took {best:?}");
-    println!("12 tokens: best of 20 {best:?}");
+    println!("one question: best of 20 {best:?} of processor time");
+    // Dequantizing the embedding table at every call would by itself take longer.
+    assert!(best < Duration::from_millis(25), "best of 20 took {best:?} of processor time");
+}
+
+/// Time this thread has spent on a processor: what others do on the machine counts little.
+fn computed() -> Duration {
+    let line = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(line.split_whitespace().next().unwrap().parse().unwrap())
 }

@@ -12,11 +12,12 @@ use std::{
 use engine::{
     assistant::Decision,
     embedder::LongText,
+    golden::GoldenReport,
     pooling::cosine,
     worker::{
         client::{Client, ClientError},
         frame::{self, BODY_BYTES_MAX},
-        message::{Call, FailureKind, ModelState, PROTOCOL, Reply, Request, Response},
+        message::{Call, Embeddings, FailureKind, ModelState, PROTOCOL, Reply, Request, Response},
         serve::{CONNECTIONS_MAX, MemoryLimit, ServeError, WAITING_MAX, WorkerConfig, run},
         wire,
     },
@@ -112,6 +113,7 @@ fn a_worker_serves_from_hello_to_bye() {
     let Reply::Loaded(loaded) = client.call(Call::Load { model: MODEL.into() }).unwrap() else {
         panic!("not loaded")
     };
+    println!("{loaded:?}");
     assert!(loaded.load_us > 0 && loaded.resident_bytes > 20 << 20, "{loaded:?}");
     let Reply::Golden(report) = client.call(Call::Golden { model: MODEL.into() }).unwrap() else {
         panic!("no report")
@@ -318,6 +320,27 @@ proptest! {
         prop_assert_eq!(frame::decode::<Request>(&bytes[4..]).unwrap(), request);
         for end in 4..bytes.len() {
             prop_assert!(frame::decode::<Request>(&bytes[4..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_response_is_read_as_it_was_written(
+        cosine in any::<f32>(), failures in proptest::collection::vec(text(), 0..3),
+        rows in proptest::collection::vec(any::<f32>(), 0..20), kind in any::<bool>(),
+    ) {
+        let report = GoldenReport { cases: 3, failed: 1, worst_cosine: cosine, slowest_us: u64::MAX, failures };
+        let rows: Vec<u8> = rows.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let embeddings = Embeddings {
+            package: Digest::of(&rows), dim: 1, rows: rows.clone().into(), tokens: vec![1], compute_us: 7,
+        };
+        let reply = if kind { Reply::Golden(report) } else { Reply::Embeddings(embeddings) };
+        let bytes = frame::encode(&Response { id: 1, reply }).unwrap();
+        // Bytes are compared, not values: not-a-number differs from itself.
+        let again: Response = frame::decode(&bytes[4..]).unwrap();
+        prop_assert_eq!(frame::encode(&again).unwrap(), bytes);
+        if let Reply::Embeddings(found) = again.reply {
+            let numbers: Vec<u8> = found.vectors().concat().iter().flat_map(|n| n.to_le_bytes()).collect();
+            prop_assert_eq!(numbers, rows);
         }
     }
 
