@@ -1,0 +1,100 @@
+//! What the routes need.
+
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use engine::worker::message::{ModelInfo, ModelState};
+use protocol::digest::Digest;
+
+use crate::{
+    observe::{
+        metrics::Metrics,
+        status::{Status, WorkerHealth},
+        tally::Tally,
+    },
+    serve::refused::Refused,
+    worker::client::WorkerClient,
+};
+
+/// Longest time a request may take as a whole.
+pub const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Longest time the worker may take for one: below [`REQUEST_MAX`], so that the more exact message wins.
+pub const CALL_MAX: Duration = Duration::from_secs(28);
+
+/// Shared by all routes.
+#[derive(Clone)]
+pub struct Context {
+    /// The gateway's picture of itself.
+    pub status: Arc<Status>,
+    /// Counts for the probation gate and the vitals.
+    pub tally: Arc<Tally>,
+    /// Counts for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// The worker of this gateway's slot; none in the factory slot.
+    pub worker: Option<Arc<WorkerClient>>,
+    /// What the link says of itself, as JSON.
+    pub fleet: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Requests being answered.
+    pub in_flight: Arc<AtomicUsize>,
+}
+
+impl Context {
+    /// The worker, or why there is none.
+    ///
+    /// # Errors
+    /// This gateway runs from the factory slot, which has no model.
+    pub fn worker(&self) -> Result<&Arc<WorkerClient>, Refused> {
+        self.worker.as_ref().ok_or_else(|| {
+            let reason = self.status.look(|snapshot| snapshot.not_ready());
+            Refused::unavailable(
+                "no_model",
+                reason.unwrap_or_else(|| "there is no model".to_owned()),
+            )
+        })
+    }
+
+    /// The models that can be asked. While the worker starts, this waits for it, so that a request that arrives during a
+    /// restart is answered late rather than refused.
+    ///
+    /// # Errors
+    /// There is no worker, or it cannot be reached.
+    pub async fn models(&self) -> Result<Vec<ModelInfo>, Refused> {
+        let worker = self.worker()?;
+        let known = self.status.look(|snapshot| match &snapshot.worker {
+            WorkerHealth::Ready { models, .. } => Some(models.clone()),
+            WorkerHealth::Absent { .. } | WorkerHealth::Starting | WorkerHealth::Down { .. } => {
+                None
+            }
+        });
+        match known {
+            Some(models) => Ok(models),
+            None => Ok(worker.hello(CALL_MAX).await?.models),
+        }
+    }
+
+    /// The model called `name`.
+    ///
+    /// # Errors
+    /// There is none, or no worker.
+    pub async fn model(&self, name: &str) -> Result<ModelInfo, Refused> {
+        let models = self.models().await?;
+        match models.iter().find(|model| model.name == name) {
+            Some(model) => Ok(model.clone()),
+            None => {
+                Err(Refused::unknown_model(name, models.iter().map(|model| model.name.as_str())))
+            }
+        }
+    }
+
+    /// Whether a model can be asked at once.
+    pub fn is_loaded(&self, model: &ModelInfo) -> bool {
+        model.state == ModelState::Loaded && self.status.look(|snapshot| snapshot.ready())
+    }
+
+    /// The release that answers and its slot, for answers that name them.
+    pub fn origin(&self) -> (Option<Digest>, Option<&'static str>) {
+        self.status.look(|snapshot| (snapshot.release, snapshot.slot.map(|slot| slot.as_str())))
+    }
+}

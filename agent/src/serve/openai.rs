@@ -1,0 +1,197 @@
+//! OpenAI's `/v1/embeddings` and `/v1/models`.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::Request,
+    response::{IntoResponse, Response},
+};
+use data_encoding::BASE64;
+use engine::{
+    embedder::LongText,
+    worker::message::{Embeddings, ModelInfo},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::serve::{
+    body,
+    context::{CALL_MAX, Context},
+    refused::{Dialect, Refused},
+};
+
+#[derive(Debug, Deserialize)]
+struct EmbeddingsRequest {
+    model: String,
+    input: Value,
+    #[serde(default)]
+    encoding_format: Option<String>,
+    #[serde(default)]
+    dimensions: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Float,
+    Base64,
+}
+
+/// `POST /v1/embeddings`.
+pub async fn embeddings(State(context): State<Context>, request: Request<Body>) -> Response {
+    match embed(&context, request).await {
+        Ok(body) => Json(body).into_response(),
+        Err(refused) => refused.into_response(Dialect::OpenAi),
+    }
+}
+
+/// `GET /v1/models`.
+pub async fn models(State(context): State<Context>) -> Response {
+    match context.models().await {
+        Ok(models) => {
+            let data: Vec<Value> = models.iter().map(described).collect();
+            Json(json!({ "object": "list", "data": data })).into_response()
+        }
+        Err(refused) => refused.into_response(Dialect::OpenAi),
+    }
+}
+
+/// `GET /v1/models/{model}`.
+pub async fn model(State(context): State<Context>, Path(name): Path<String>) -> Response {
+    match context.model(&name).await {
+        Ok(model) => Json(described(&model)).into_response(),
+        Err(refused) => refused.into_response(Dialect::OpenAi),
+    }
+}
+
+async fn embed(context: &Context, request: Request<Body>) -> Result<Value, Refused> {
+    let request: EmbeddingsRequest = body::json(request).await?;
+    let encoding = encoding(request.encoding_format.as_deref())?;
+    let texts = texts(request.input)?;
+    let model = context.model(&request.model).await?;
+    if let Some(dimensions) = request.dimensions.filter(|wanted| *wanted != model.dim) {
+        let message = format!(
+            "model `{}` makes embeddings of {} dimensions, not {dimensions}: leave `dimensions` out",
+            model.name, model.dim
+        );
+        return Err(Refused::bad("dimensions", message));
+    }
+    let embeddings =
+        context.worker()?.embed(&model.name, texts, LongText::Refuse, CALL_MAX).await?;
+    let tokens: u64 = embeddings.tokens.iter().copied().map(u64::from).sum();
+    context.metrics.texts.inc_by(embeddings.tokens.len() as u64);
+    context.metrics.tokens.inc_by(tokens);
+    Ok(json!({
+        "object": "list",
+        "data": rows(&embeddings, encoding),
+        "model": model.name,
+        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
+    }))
+}
+
+fn encoding(format: Option<&str>) -> Result<Encoding, Refused> {
+    match format {
+        None | Some("float") => Ok(Encoding::Float),
+        Some("base64") => Ok(Encoding::Base64),
+        Some(other) => {
+            let shown: String = other.chars().take(40).collect();
+            let message = format!(
+                "`encoding_format` is `{}`; it must be `float` or `base64`",
+                shown.escape_debug()
+            );
+            Err(Refused::bad("encoding_format", message))
+        }
+    }
+}
+
+/// The texts of `input`: a string, or a list of strings.
+fn texts(input: Value) -> Result<Vec<String>, Refused> {
+    let wrong = |message: &str| Refused::bad("input", message);
+    match input {
+        Value::String(text) => Ok(vec![text]),
+        Value::Array(items) if items.is_empty() => {
+            Err(wrong("`input` is an empty list; send at least one text"))
+        }
+        Value::Array(items) => items
+            .into_iter()
+            .enumerate()
+            .map(|(at, item)| match item {
+                Value::String(text) => Ok(text),
+                Value::Number(_) | Value::Array(_) => Err(wrong(
+                    "`input` holds token numbers; send texts, this model has its own tokenizer",
+                )),
+                Value::Null | Value::Bool(_) | Value::Object(_) => {
+                    Err(wrong(&format!("element {at} of `input` is not a string")))
+                }
+            })
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            Err(wrong("`input` must be a string or a list of strings"))
+        }
+    }
+}
+
+fn rows(embeddings: &Embeddings, encoding: Encoding) -> Vec<Value> {
+    let row = |(index, embedding): (usize, Value)| json!({ "object": "embedding", "index": index, "embedding": embedding });
+    match encoding {
+        Encoding::Float => {
+            let vectors = embeddings.vectors().into_iter().map(Value::from);
+            vectors.enumerate().map(row).collect()
+        }
+        Encoding::Base64 => {
+            let row_bytes = (embeddings.dim as usize).max(1) * size_of::<f32>();
+            let texts = embeddings.rows.as_slice().chunks_exact(row_bytes);
+            texts.map(|bytes| Value::from(BASE64.encode(bytes))).enumerate().map(row).collect()
+        }
+    }
+}
+
+fn described(model: &ModelInfo) -> Value {
+    json!({ "id": model.name, "object": "model", "created": 0, "owned_by": "socle" })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{blob::Blob, digest::Digest};
+
+    use super::*;
+
+    #[test]
+    fn input_is_a_text_or_a_list_of_texts() {
+        assert_eq!(texts(json!("a")).unwrap(), ["a"]);
+        assert_eq!(texts(json!(["a", "b"])).unwrap(), ["a", "b"]);
+        let cases = [
+            (json!([]), "empty list"),
+            (json!([1, 2]), "token numbers"),
+            (json!([[1, 2]]), "token numbers"),
+            (json!(["a", null]), "element 1"),
+            (json!({"text": "a"}), "a string or a list"),
+        ];
+        for (input, expected) in cases {
+            let message = texts(input.clone()).unwrap_err().message;
+            assert!(message.contains(expected), "{input}: {message}");
+        }
+    }
+
+    #[test]
+    fn both_encodings_hold_the_same_numbers() {
+        let numbers = [0.5_f32, -1.25, 3.0, 1e-20];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let embeddings = Embeddings {
+            package: Digest::of(b""),
+            dim: 2,
+            rows: Blob::from(bytes.clone()),
+            tokens: vec![3, 4],
+            compute_us: 1,
+        };
+        let floats = rows(&embeddings, Encoding::Float);
+        assert_eq!(floats[1]["embedding"][0].as_f64(), Some(3.0));
+        let base64 = rows(&embeddings, Encoding::Base64);
+        let texts: Vec<u8> = base64
+            .iter()
+            .flat_map(|row| BASE64.decode(row["embedding"].as_str().unwrap().as_bytes()).unwrap())
+            .collect();
+        assert_eq!(texts, bytes);
+        assert_eq!((base64.len(), &base64[1]["index"]), (2, &json!(1)));
+    }
+}

@@ -1,0 +1,180 @@
+//! Why a request is not answered: one value, written in the words of the dialect that was spoken.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use engine::worker::message::{Failure, FailureKind};
+use serde_json::json;
+
+use crate::{observe::logging, worker::call_error::CallError};
+
+/// How errors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `{"error": {"message", "type", "code", "param"}}`; the product's own routes use it too.
+    OpenAi,
+    /// `{"error": "…"}`, the Open Inference Protocol.
+    Kserve,
+}
+
+/// A request that is not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// For programs.
+    pub code: &'static str,
+    /// For people: what is wrong with what, and what to do.
+    pub message: String,
+    /// When to try again.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Dialect {
+    /// The dialect of a path.
+    pub fn of(path: &str) -> Self {
+        if path == "/v2" || path.starts_with("/v2/") { Self::Kserve } else { Self::OpenAi }
+    }
+}
+
+impl Refused {
+    /// The caller's mistake.
+    pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// With a status of its own.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after_s: None }
+    }
+
+    /// Nothing can be answered now.
+    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    }
+
+    /// No such model; `known` are those there are.
+    pub fn unknown_model<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let shown: String = name.chars().take(80).collect();
+        let known: Vec<&str> = known.collect();
+        let message =
+            format!("no model `{}` here; there is: {}", shown.escape_debug(), known.join(", "));
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+    }
+
+    /// Our own fault: the caller learns nothing but where to look, the log learns all.
+    pub fn internal(what: &str) -> Self {
+        let id = format!("{:08x}", fastrand::u32(..));
+        tracing::error!(id, what, "request failed");
+        let message = format!("internal error {id}; the agent's log says more");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// The response in `dialect`.
+    pub fn into_response(self, dialect: Dialect) -> Response {
+        let body = match dialect {
+            Dialect::Kserve => json!({ "error": self.message }),
+            Dialect::OpenAi => json!({ "error": {
+                "message": self.message, "type": kind(self.status), "code": self.code, "param": null,
+            }}),
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+impl From<CallError> for Refused {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Failed(failure) => Self::from(failure),
+            CallError::Busy(_) => too_many(error.to_string()),
+            CallError::TimedOut(_) => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", error.to_string())
+            }
+            CallError::Lost | CallError::Connect { .. } => {
+                tracing::warn!("request failed: {}", logging::chain(&error));
+                Self::unavailable(
+                    "worker_down",
+                    "the worker ended and is started again; try again shortly",
+                )
+            }
+            CallError::Frame(_) | CallError::Mismatch { .. } | CallError::Version { .. } => {
+                Self::internal(&logging::chain(&error))
+            }
+        }
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        let Failure { kind, message } = failure;
+        match kind {
+            FailureKind::UnknownModel => {
+                Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+            }
+            FailureKind::WrongTask => Self::bad("wrong_task", message),
+            FailureKind::TextTooLong => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "text_too_long", message)
+            }
+            FailureKind::TooManyTokens => Self::bad("too_many_tokens", message),
+            FailureKind::EmptyText => Self::bad("empty_text", message),
+            FailureKind::TextCount => Self::bad("text_count", message),
+            FailureKind::TooLarge => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "response_too_large", message)
+            }
+            FailureKind::Overloaded => too_many(message),
+            FailureKind::Stopping => Self::unavailable("worker_stopping", message),
+            FailureKind::BadFrame | FailureKind::CannotLoad | FailureKind::ModelFailed => {
+                Self::internal(&message)
+            }
+        }
+    }
+}
+
+fn too_many(message: String) -> Refused {
+    Refused {
+        retry_after_s: Some(1),
+        ..Refused::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", message)
+    }
+}
+
+/// OpenAI's word for a class of errors.
+fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::NOT_FOUND => "not_found_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        status if status.is_client_error() => "invalid_request_error",
+        _ => "server_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_inside_stays_inside() {
+        let failure =
+            Failure { kind: FailureKind::ModelFailed, message: "tensor 7 of /secret/path".into() };
+        let refused = Refused::from(failure);
+        assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!refused.message.contains("secret"), "{}", refused.message);
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_come_back() {
+        let response = Refused::from(CallError::Busy(64)).into_response(Dialect::Kserve);
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    }
+}

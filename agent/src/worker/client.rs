@@ -1,0 +1,281 @@
+//! Calls to the worker of one slot. Each has a time limit; as many as fit are under way at once, more are refused.
+//!
+//! The connection is opened by the first call and again after it was lost, which with socket activation also starts a
+//! worker that died. Inference changes nothing, so a call that was under way when the connection was lost is made once
+//! more; a second loss is the caller's to know, since the request itself may kill workers.
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use engine::{
+    embedder::LongText,
+    golden::GoldenReport,
+    worker::message::{
+        AnswerInfo, Call, Embeddings, Failure, FailureKind, LoadedInfo, PROTOCOL, Reply, WorkerInfo,
+    },
+};
+use protocol::digest::Digest;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time,
+};
+
+use crate::worker::{call_error::CallError, connection::Connection};
+
+/// Most calls under way at once; it is what the worker's own queue may hold at least.
+pub const IN_FLIGHT_MAX: usize = 64;
+/// Pause before connecting again to a worker that is ending.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// Longest wait for a new connection's greeting: a started worker has to verify its slot first.
+const GREETING_MAX: Duration = Duration::from_secs(20);
+
+/// The worker of one slot.
+#[derive(Debug)]
+pub struct WorkerClient {
+    socket: PathBuf,
+    /// What a new connection must greet with.
+    release: Expected,
+    connection: Mutex<Option<Greeted>>,
+    permits: Semaphore,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Any,
+    Only(Option<Digest>),
+}
+
+/// A connection and who is at its other end.
+#[derive(Clone, Debug)]
+struct Greeted {
+    connection: Arc<Connection>,
+    info: WorkerInfo,
+}
+
+impl WorkerClient {
+    /// A client of whatever worker listens at `socket`.
+    pub fn new(socket: PathBuf) -> Self {
+        Self::expecting(socket, Expected::Any)
+    }
+
+    /// A client of the worker at `socket` that serves `release`. One that still serves what lay in the slot before is told
+    /// to end, and the connection is tried again.
+    pub fn for_release(socket: PathBuf, release: Option<Digest>) -> Self {
+        Self::expecting(socket, Expected::Only(release))
+    }
+
+    fn expecting(socket: PathBuf, release: Expected) -> Self {
+        let permits = Semaphore::new(IN_FLIGHT_MAX);
+        Self { socket, release, connection: Mutex::new(None), permits }
+    }
+
+    /// The worker, as it greeted the current connection; opens one when there is none.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub async fn greeting(&self, within: Duration) -> Result<WorkerInfo, CallError> {
+        limited(within, async { Ok(self.connected().await?.info) }).await
+    }
+
+    /// Who the worker is now.
+    ///
+    /// # Errors
+    /// See [`CallError`]; so for all calls below.
+    pub async fn hello(&self, within: Duration) -> Result<WorkerInfo, CallError> {
+        let Reply::Hello(info) = self.ask(Call::Hello { protocol: PROTOCOL }, within).await? else {
+            return Err(CallError::Mismatch { what: "hello" });
+        };
+        Ok(info)
+    }
+
+    /// Loads a model and runs it once.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn load(&self, model: &str, within: Duration) -> Result<LoadedInfo, CallError> {
+        let Reply::Loaded(info) = self.ask(Call::Load { model: model.into() }, within).await?
+        else {
+            return Err(CallError::Mismatch { what: "load" });
+        };
+        Ok(info)
+    }
+
+    /// Tries a model's golden set.
+    ///
+    /// # Errors
+    /// See [`CallError`]; a golden set that does not hold is no error but says so in the report.
+    pub async fn golden(&self, model: &str, within: Duration) -> Result<GoldenReport, CallError> {
+        let Reply::Golden(report) = self.ask(Call::Golden { model: model.into() }, within).await?
+        else {
+            return Err(CallError::Mismatch { what: "golden" });
+        };
+        Ok(report)
+    }
+
+    /// Embeddings of `texts`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn embed(
+        &self,
+        model: &str,
+        texts: Vec<String>,
+        long: LongText,
+        within: Duration,
+    ) -> Result<Embeddings, CallError> {
+        let Reply::Embeddings(embeddings) =
+            self.ask(Call::Embed { model: model.into(), texts, long }, within).await?
+        else {
+            return Err(CallError::Mismatch { what: "embed" });
+        };
+        Ok(embeddings)
+    }
+
+    /// An answer from an assistant.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn answer(
+        &self,
+        model: &str,
+        text: String,
+        lang: Option<String>,
+        within: Duration,
+    ) -> Result<AnswerInfo, CallError> {
+        let Reply::Answer(answer) =
+            self.ask(Call::Ask { model: model.into(), text, lang }, within).await?
+        else {
+            return Err(CallError::Mismatch { what: "ask" });
+        };
+        Ok(answer)
+    }
+
+    /// Whether the worker is there.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn ping(&self, within: Duration) -> Result<(), CallError> {
+        if self.ask(Call::Ping, within).await? == Reply::Pong {
+            Ok(())
+        } else {
+            Err(CallError::Mismatch { what: "ping" })
+        }
+    }
+
+    /// Tells the worker to finish and end.
+    ///
+    /// # Errors
+    /// See [`CallError`]; that the connection is lost is what was wanted, and no error.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), CallError> {
+        let connection = limited(within, async { Ok(self.connected().await?.connection) }).await?;
+        match limited(within, connection.call(Call::Shutdown)).await {
+            Ok(Reply::Bye) | Err(CallError::Lost) => Ok(()),
+            Ok(_) => Err(CallError::Mismatch { what: "shutdown" }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Any call, within its time limit. Inference is counted against the calls under way; what is asked to see whether
+    /// the worker lives is not, so that a full worker does not look like a dead one.
+    ///
+    /// # Errors
+    /// See [`CallError`]; a reply [`Reply::Failed`] is [`CallError::Failed`].
+    pub async fn ask(&self, call: Call, within: Duration) -> Result<Reply, CallError> {
+        let permit = match call {
+            Call::Embed { .. } | Call::Ask { .. } => {
+                Some(self.permits.try_acquire().map_err(|_| CallError::Busy(IN_FLIGHT_MAX))?)
+            }
+            Call::Hello { .. }
+            | Call::Load { .. }
+            | Call::Golden { .. }
+            | Call::Ping
+            | Call::Shutdown => None,
+        };
+        let reply = limited(within, self.ask_twice(call)).await;
+        drop(permit);
+        done(reply?)
+    }
+
+    async fn ask_twice(&self, call: Call) -> Result<Reply, CallError> {
+        match self.ask_once(call.clone()).await {
+            Err(CallError::Lost) => {
+                tracing::info!(worker = %self.socket.display(), "connection lost; asking once more");
+                self.ask_once(call).await
+            }
+            Ok(Reply::Failed(Failure { kind: FailureKind::Stopping, .. })) => {
+                time::sleep(RECONNECT_PAUSE).await;
+                self.forget().await;
+                self.ask_once(call).await
+            }
+            other => other,
+        }
+    }
+
+    async fn ask_once(&self, call: Call) -> Result<Reply, CallError> {
+        let connection = self.connected().await?.connection;
+        connection.call(call).await
+    }
+
+    async fn forget(&self) {
+        *self.connection.lock().await = None;
+    }
+
+    /// The current connection, or a new one that greeted as expected.
+    async fn connected(&self) -> Result<Greeted, CallError> {
+        let mut current = self.connection.lock().await;
+        if let Some(greeted) = current.as_ref().filter(|greeted| !greeted.connection.is_lost()) {
+            return Ok(greeted.clone());
+        }
+        *current = None;
+        let greeted = limited(GREETING_MAX, self.connect()).await?;
+        *current = Some(greeted.clone());
+        Ok(greeted)
+    }
+
+    async fn connect(&self) -> Result<Greeted, CallError> {
+        loop {
+            let connection = Connection::open(&self.socket)
+                .await
+                .map_err(|source| CallError::Connect { socket: self.socket.clone(), source })?;
+            let info = greet(&connection).await?;
+            if info.protocol != PROTOCOL {
+                return Err(CallError::Version { ours: PROTOCOL, theirs: info.protocol });
+            }
+            match self.release {
+                Expected::Only(wanted) if wanted != info.release => {
+                    tracing::info!(
+                        pid = info.pid,
+                        "worker serves an older content of its slot; ending it"
+                    );
+                    match connection.call(Call::Shutdown).await {
+                        Ok(_) | Err(CallError::Lost) => {}
+                        Err(error) => return Err(error),
+                    }
+                    time::sleep(RECONNECT_PAUSE).await;
+                }
+                Expected::Only(_) | Expected::Any => {
+                    return Ok(Greeted { connection: Arc::new(connection), info });
+                }
+            }
+        }
+    }
+}
+
+async fn greet(connection: &Connection) -> Result<WorkerInfo, CallError> {
+    let reply = connection.call(Call::Hello { protocol: PROTOCOL }).await?;
+    let Reply::Hello(info) = done(reply)? else {
+        return Err(CallError::Mismatch { what: "hello" });
+    };
+    Ok(info)
+}
+
+/// A reply that is no failure.
+fn done(reply: Reply) -> Result<Reply, CallError> {
+    if let Reply::Failed(failure) = reply { Err(CallError::Failed(failure)) } else { Ok(reply) }
+}
+
+async fn limited<T>(
+    within: Duration,
+    work: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    time::timeout(within, work).await.unwrap_or(Err(CallError::TimedOut(within)))
+}

@@ -1,0 +1,157 @@
+//! One connection to a worker: requests go out in turn, responses come back in any order and find who waits for them.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use engine::worker::{
+    frame::{self, HEADER_BYTES},
+    message::{Call, Reply, Request, Response},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Mutex as AsyncMutex, oneshot},
+    task::AbortHandle,
+};
+
+use crate::worker::call_error::CallError;
+
+/// An open connection. Dropping it closes it; whoever still waits is told that it is lost.
+#[derive(Debug)]
+pub struct Connection {
+    next_id: AtomicU64,
+    writer: AsyncMutex<OwnedWriteHalf>,
+    waiting: Arc<Waiting>,
+    reader: AbortHandle,
+}
+
+/// Who waits for which response; none once the connection is lost.
+#[derive(Debug)]
+struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>);
+
+/// A place in [`Waiting`], given up when the caller stops waiting.
+struct Place<'a> {
+    waiting: &'a Waiting,
+    id: u64,
+}
+
+impl Connection {
+    /// Connects to the worker at `socket`; with socket activation this starts it.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn open(socket: &Path) -> io::Result<Self> {
+        let (read, write) = UnixStream::connect(socket).await?.into_split();
+        let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
+        let reader = tokio::spawn(read_responses(read, Arc::clone(&waiting))).abort_handle();
+        Ok(Self { next_id: AtomicU64::new(1), writer: AsyncMutex::new(write), waiting, reader })
+    }
+
+    /// Whether the other end has closed it.
+    pub fn is_lost(&self) -> bool {
+        self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Makes one call. Has no time limit of its own: the caller sets one, and may drop this future at any time before the
+    /// request was begun to be written or after it was; see the body for what happens in between.
+    ///
+    /// # Errors
+    /// The connection is or gets lost, or the request does not fit into a frame.
+    pub async fn call(&self, call: Call) -> Result<Reply, CallError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let bytes = frame::encode(&Request { id, call })?;
+        let (sender, reply) = oneshot::channel();
+        let _place = self.waiting.place(id, sender).ok_or(CallError::Lost)?;
+        {
+            let mut writer = self.writer.lock().await;
+            // A half-written frame would spoil every later one, so a write that is cut short loses the connection.
+            let mut cut_short =
+                LoseUnlessDone { waiting: Some(&self.waiting), reader: &self.reader };
+            writer.write_all(&bytes).await.map_err(|_| CallError::Lost)?;
+            cut_short.waiting = None;
+        }
+        reply.await.map_err(|_| CallError::Lost)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Marks the connection as lost when dropped before the write was done.
+struct LoseUnlessDone<'a> {
+    waiting: Option<&'a Waiting>,
+    reader: &'a AbortHandle,
+}
+
+impl Drop for LoseUnlessDone<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting {
+            waiting.lose();
+            self.reader.abort();
+        }
+    }
+}
+
+impl Waiting {
+    fn place(&self, id: u64, sender: oneshot::Sender<Reply>) -> Option<Place<'_>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.insert(id, sender);
+        Some(Place { waiting: self, id })
+    }
+
+    fn take(&self, id: u64) -> Option<oneshot::Sender<Reply>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.remove(&id)
+    }
+
+    fn lose(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.take(self.id);
+    }
+}
+
+/// Until the worker closes the connection or says something that is no response.
+async fn read_responses(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
+    loop {
+        match read_response(&mut read).await {
+            Ok(Response { id, reply }) => {
+                // Nobody waits any more when the caller's time ran out.
+                if let Some(sender) = waiting.take(id)
+                    && sender.send(reply).is_err()
+                {
+                    tracing::debug!(id, "response came after its time limit");
+                }
+            }
+            Err(reason) => {
+                tracing::debug!(%reason, "connection to the worker ended");
+                waiting.lose();
+                return;
+            }
+        }
+    }
+}
+
+async fn read_response(read: &mut OwnedReadHalf) -> io::Result<Response> {
+    let mut header = [0; HEADER_BYTES];
+    read.read_exact(&mut header).await?;
+    let length = frame::body_len(header).map_err(io::Error::other)?;
+    let mut body = vec![0; length];
+    read.read_exact(&mut body).await?;
+    frame::decode(&body).map_err(io::Error::other)
+}

@@ -1,0 +1,11 @@
+//! The process that owns the models of one slot, and the gateway's side of its protocol.
+//!
+//! # Layout
+//! - [`process`]: `socle-agent worker`, which hands its socket to the engine
+//! - [`client`]: calls, each under a time limit, over one connection with a bounded number in flight
+//! - [`connection`]: that connection: who waits for which response; [`call_error`]: why a call was not done
+
+pub mod call_error;
+pub mod client;
+pub mod connection;
+pub mod process;
