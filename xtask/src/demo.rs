@@ -2,6 +2,7 @@
 //! `socle demo`, which an installed system runs directly.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,6 +28,8 @@ pub(crate) struct Demo<'a> {
     pub(crate) via: Via,
     /// Another model folder than the fetched one.
     pub(crate) model: Option<&'a Path>,
+    /// Who reads what the demo says, which need not be who reads what we say.
+    pub(crate) output: Output,
     /// Options passed through to `socle demo`.
     pub(crate) more: Vec<OsString>,
 }
@@ -46,37 +49,44 @@ pub(crate) fn prepare(machine: &Machine, model: Option<&Path>) -> Result<PathBuf
     Ok(fetched.folder().to_path_buf())
 }
 
-/// Runs the demo to its end; its exit code is the failure's.
+/// Becomes the demo, so that its exit code and the signals of the terminal are its own; with a
+/// broker to stop afterwards, runs it to its end, and its exit code is the failure's.
 pub(crate) fn run(machine: &Machine, demo: &Demo<'_>) -> Result<(), Failure> {
     let model = prepare(machine, demo.model)?;
     match demo.via {
-        Via::Embedded => shell::run(&mut command(machine, &model, demo)),
+        Via::Embedded => {
+            let mut command = command(machine, &model, demo);
+            let error = command.exec();
+            Err(Failure::new(format!("`{}` could not be started", shell::line(&command)))
+                .because(error))
+        }
         Via::Mosquitto => with_mosquitto(machine, &model, demo),
     }
 }
 
 /// The demo as a stage of `cargo xtask test`.
 pub(crate) fn stage(machine: &Machine) -> Result<String, Failure> {
-    let demo = Demo { via: Via::Embedded, model: None, more: Vec::new() };
-    run(machine, &demo).map(|()| "every check of the demo held".to_owned())
+    let demo = Demo { via: Via::Embedded, model: None, output: Output::Person, more: Vec::new() };
+    let model = prepare(machine, None)?;
+    shell::run(&mut command(machine, &model, &demo))
+        .map(|()| "every check of the demo held".to_owned())
 }
 
 /// The same over a broker that is not ours.
 pub(crate) fn stage_mosquitto(machine: &Machine) -> Result<String, Failure> {
-    let demo = Demo { via: Via::Mosquitto, model: None, more: Vec::new() };
+    let demo = Demo { via: Via::Mosquitto, model: None, output: Output::Person, more: Vec::new() };
     run(machine, &demo).map(|()| "every check held over mosquitto".to_owned())
 }
 
-/// `socle demo` with its output as it is: the caller's terminal, or standard output for a machine.
+/// The command line of `socle demo`.
 pub(crate) fn command(machine: &Machine, model: &Path, demo: &Demo<'_>) -> Command {
     let bin_dir = machine.bin_dir();
     let mut command = machine.command(&bin_dir.join("socle"));
-    command.stdout(std::process::Stdio::inherit());
     command.arg("demo").arg("--model").arg(model).arg("--bin-dir").arg(&bin_dir);
-    match machine.output {
+    match demo.output {
         Output::Person => {}
         Output::Json => {
-            command.arg("--json");
+            command.arg("--json").stdout(std::process::Stdio::inherit());
         }
     }
     command.args(&demo.more);

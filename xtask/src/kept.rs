@@ -43,11 +43,13 @@ impl Kept {
     /// Runs the demo on `model` to the point where it only waits.
     pub(crate) fn start(machine: &Machine, model: &Path) -> Result<Self, Failure> {
         say::line("starting a fleet: `socle demo --keep`");
-        let options = Demo { via: Via::Embedded, model: None, more: vec!["--keep".into()] };
+        let options = Demo {
+            via: Via::Embedded,
+            model: None,
+            output: Output::Json,
+            more: vec!["--keep".into()],
+        };
         let mut command = demo::command(machine, model, &options);
-        if machine.output == Output::Person {
-            command.arg("--json");
-        }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command
             .spawn()

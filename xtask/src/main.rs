@@ -70,7 +70,8 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
                 more.insert(0, OsString::from("--keep"));
             }
             let via = if options.mosquitto { Via::Mosquitto } else { Via::Embedded };
-            demo::run(machine, &Demo { via, model: options.model.model.as_deref(), more })
+            let model = options.model.model.as_deref();
+            demo::run(machine, &Demo { via, model, output: machine.output, more })
         }
         Command::Test(options) => stage::run_all(machine, &test::STAGES, &options.only),
         Command::Check(options) => stage::run_all(machine, &check::STAGES, &options.only),

@@ -76,7 +76,7 @@ fn watched(command: &mut Command, scratch: &Path, bar: &ProgressBar) -> Result<(
             result
         });
         while ended.recv_timeout(LOOK_EVERY) == Err::<(), _>(RecvTimeoutError::Timeout) {
-            bar.set_position(start + arrived(scratch));
+            bar.set_position(bar.position().max(start + arrived(scratch)));
         }
         runner.join().unwrap_or_else(|_| Err(Failure::new("the thread that ran pip panicked")))
     })
