@@ -76,8 +76,8 @@ struct Stamp {
     counter: u64,
 }
 
-/// Empties `slot` and makes its folders. The stamp goes first, durably: a slot that is being changed is never one to
-/// fall back to.
+/// Empties `slot` and makes its folders. Nothing of this has to be durable: the boot record names the slot only after
+/// [`fill`], and should the record be lost meanwhile, the other slot's stamp has the higher counter.
 pub fn clear(
     disk: &dyn Disk,
     dir: &StateDir,
@@ -86,7 +86,6 @@ pub fn clear(
 ) -> Result<SlotDir, InstallError> {
     let place = dir.slot(slot);
     if disk.list(place.path()).is_ok() {
-        done("removing", &place.stamp(), disk::remove(disk, &place.stamp()))?;
         done("clearing", place.path(), disk.remove_dir_all(place.path()))?;
     }
     let agent = place.agent();

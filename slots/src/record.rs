@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(load(&disk, &dir, NOW).source, Source::Whole);
         // Tear the newest: the one before it counts, and the next write goes over the torn one.
         let offset = (generation % 2) * COPY_BYTES as u64;
-        disk.write_at(&dir.record(), offset + 100, &[0xff; 8]).unwrap();
+        disk.write_at(&dir.record(), offset + 30, &[0xff; 8]).unwrap();
         let loaded = load(&disk, &dir, NOW);
         assert_eq!((loaded.record.desired_sequence, loaded.source), (3, Source::OneCopy));
         let record = BootRecord { desired_sequence: 9, ..BootRecord::new(NOW) };

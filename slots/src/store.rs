@@ -95,7 +95,8 @@ impl<'a> Store<'a> {
         objects
     }
 
-    /// Stores `content` as `object`, durably, if it is exactly that. Nothing happens when it is there already.
+    /// Stores `content` as `object`, if it is exactly that. Its bytes are durable before it has a name. Nothing happens
+    /// when it is there already.
     pub fn add(&self, object: Object, content: &mut dyn Read) -> Result<(), StoreError> {
         let digest = object.sha256;
         if self.has(&digest) {
@@ -127,9 +128,8 @@ impl<'a> Store<'a> {
         self.done("setting the mode of", part, self.disk.set_mode(part, mode))?;
         self.done("syncing", part, self.disk.sync_file(part))?;
         let path = self.place(digest)?;
-        self.done("naming", &path, self.disk.rename(part, &path))?;
-        let shard = path.parent().unwrap_or(&path);
-        self.done("syncing", shard, self.disk.sync_dir(shard))
+        // The name is not synced: a slot's own name for the file is, and a name that is lost here is fetched again.
+        self.done("naming", &path, self.disk.rename(part, &path))
     }
 
     /// Takes a file that was made elsewhere on this file system into the store, under a second name. Its content must
@@ -139,9 +139,7 @@ impl<'a> Store<'a> {
             return Ok(());
         }
         let path = self.place(digest)?;
-        self.done("linking", &path, self.disk.hard_link(file, &path))?;
-        let shard = path.parent().unwrap_or(&path);
-        self.done("syncing", shard, self.disk.sync_dir(shard))
+        self.done("linking", &path, self.disk.hard_link(file, &path))
     }
 
     /// Gives the stored file another name, in a slot.
@@ -185,9 +183,6 @@ impl<'a> Store<'a> {
         if self.disk.list(shard).is_err() {
             self.done("making", shard, self.disk.create_dir(shard))?;
         }
-        // Even when it was there: an earlier run may have died between making and syncing it.
-        let parent = shard.parent().unwrap_or(shard);
-        self.done("syncing", parent, self.disk.sync_dir(parent))?;
         Ok(path)
     }
 

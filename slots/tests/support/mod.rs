@@ -1,0 +1,281 @@
+//! Two releases, really signed, and a machine that takes them on any disk.
+
+use std::{error::Error, path::Path};
+
+use protocol::{
+    digest::Digest,
+    handover::Gate,
+    key::SigningKey,
+    manifest::{Archive, File, Manifest, Policy, Requires, Role, SCHEMA},
+    time::UnixMs,
+    tuf::{
+        document::Document,
+        metadata::{Key, Role as TufRole, Root, SPEC_VERSION, Target, Targets},
+    },
+};
+use ring::rand::SystemRandom;
+use slots::{
+    disk::{self, Disk},
+    install::{self, Documents},
+    layout::StateDir,
+    record,
+    state::{Candidate, Effect, Event, State, resume},
+    store::Store,
+    verify,
+};
+
+pub(crate) const NOW: UnixMs = UnixMs(1_800_000_000_000);
+const EXPIRES: &str = "2099-01-01T00:00:00Z";
+
+pub(crate) struct Release {
+    pub(crate) manifest: Manifest,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) targets: Vec<u8>,
+    pub(crate) roots: Vec<(u64, Vec<u8>)>,
+    pub(crate) contents: Vec<Vec<u8>>,
+}
+
+pub(crate) struct World {
+    pub(crate) pinned: Vec<u8>,
+    pub(crate) one: Release,
+    pub(crate) two: Release,
+    pub(crate) three: Release,
+}
+
+fn key() -> SigningKey {
+    let pkcs8 = SigningKey::generate_pkcs8(&SystemRandom::new()).unwrap();
+    SigningKey::from_pkcs8(&pkcs8).unwrap()
+}
+
+fn signed<T: serde::Serialize>(content: &T, keys: &[&SigningKey]) -> Vec<u8> {
+    let mut document = Document::unsigned(content).unwrap();
+    for key in keys {
+        document.sign(key).unwrap();
+    }
+    document.to_bytes().unwrap()
+}
+
+fn root(version: u64, root: &SigningKey, targets: &SigningKey) -> Root {
+    let named = |key: &SigningKey| {
+        let key = Key::ed25519(&key.public());
+        (key.id().unwrap(), key)
+    };
+    let role = |key: &SigningKey| TufRole { keyids: vec![named(key).0], threshold: 1 };
+    Root {
+        kind: "root".into(),
+        spec_version: SPEC_VERSION.into(),
+        version,
+        expires: EXPIRES.into(),
+        consistent_snapshot: true,
+        keys: [named(root), named(targets)].into(),
+        roles: [("root".to_owned(), role(root)), ("targets".to_owned(), role(targets))].into(),
+        other: Default::default(),
+    }
+}
+
+fn release(counter: u64, key: &SigningKey, roots: Vec<(u64, Vec<u8>)>) -> Release {
+    let agent = format!("agent {counter}").into_bytes();
+    let model = vec![7; 700];
+    let faq = format!("answers {counter}").into_bytes();
+    let file = |path: &str, role, content: &[u8], archive| File {
+        path: path.into(),
+        role,
+        length: content.len() as u64,
+        sha256: Digest::of(content),
+        archive,
+    };
+    let archive = Archive { length: 1, sha256: Digest::of(b"archive") };
+    let manifest = Manifest {
+        schema: SCHEMA,
+        name: format!("2026.{counter}"),
+        counter,
+        created: "2026-11-22T00:00:00Z".into(),
+        agent_version: "0.1.0".into(),
+        requires: Requires { platform: "any".into(), memory_bytes: 0, disk_bytes: 0 },
+        policy: Policy::standard(),
+        files: vec![
+            file("bin/socle-agent", Role::Agent, &agent, Some(archive)),
+            file("models/faq/faq.json", Role::Data, &faq, None),
+            file("models/faq/model.onnx", Role::Model, &model, None),
+        ],
+    };
+    manifest.check().unwrap();
+    let bytes = manifest.to_bytes().unwrap();
+    let targets = Targets {
+        kind: "targets".into(),
+        spec_version: SPEC_VERSION.into(),
+        version: counter,
+        expires: EXPIRES.into(),
+        targets: [(manifest.target_path(), Target::of(&bytes))].into(),
+        other: Default::default(),
+    };
+    Release {
+        targets: signed(&targets, &[key]),
+        contents: vec![agent, faq, model],
+        manifest,
+        bytes,
+        roots,
+    }
+}
+
+impl World {
+    /// Release 2 is signed under a root that only release 2 brings: the way there has to be walked.
+    pub(crate) fn new() -> Self {
+        let (root_key, targets_1, targets_2) = (key(), key(), key());
+        let pinned = signed(&root(1, &root_key, &targets_1), &[&root_key]);
+        let newer = signed(&root(2, &root_key, &targets_2), &[&root_key]);
+        Self {
+            pinned,
+            one: release(1, &targets_1, vec![]),
+            two: release(2, &targets_2, vec![(2, newer)]),
+            three: release(3, &targets_2, vec![]),
+        }
+    }
+
+    /// A machine fresh from enrolment.
+    pub(crate) fn enrol(&self, disk: &dyn Disk, dir: &StateDir) {
+        dir.prepare(disk).unwrap();
+        disk::replace(disk, &dir.trusted_root(), &self.pinned).unwrap();
+    }
+}
+
+impl Release {
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            release: self.digest(),
+            name: self.manifest.name.clone(),
+            counter: self.manifest.counter,
+            targets_version: self.manifest.counter,
+            rollout: 1,
+            tries: 3,
+            probation_ms: 60_000,
+        }
+    }
+}
+
+/// Takes `release` all the way to committed, from whatever state the machine is in.
+pub(crate) fn drive(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    release: &Release,
+) -> Result<(), Box<dyn Error>> {
+    dir.prepare(disk)?;
+    for _ in 0..32 {
+        let record = record::load(disk, dir, NOW).record;
+        let digest = release.digest();
+        if let State::Steady { .. } = record.state {
+            perform(disk, dir, &resume(&record.state))?;
+        }
+        let gate = |gate| Event::Passed { release: digest, gate };
+        let event = match &record.state {
+            State::Steady { active: Some(held) } if held.release == digest => return Ok(()),
+            State::Steady { .. } => Event::Accept(release.candidate()),
+            State::Staging { .. } => {
+                build(disk, dir, &record.state, release)?;
+                Event::Built
+            }
+            State::Staged { .. } => gate(Gate::Load),
+            State::Loaded { .. } => gate(Gate::Golden),
+            State::Golden { .. } => Event::Arm { halted: None },
+            State::Armed { .. } => Event::Start,
+            State::Probation { .. } => gate(Gate::Probation),
+        };
+        let (_, effects) = record::advance(disk, dir, event, NOW)?;
+        perform(disk, dir, &effects)?;
+    }
+    Err("no end".into())
+}
+
+/// What must hold once `release` is committed and all is done, whatever is lost then.
+pub(crate) fn check_done(disk: &dyn Disk, dir: &StateDir, release: &Release) -> Result<(), String> {
+    check(disk, dir, Some(release.digest()), release.digest())?;
+    let stamped = install::stamped(disk, dir).map(|held| held.release);
+    if stamped != Some(release.digest()) {
+        return Err(format!("committed, and the stamp names {stamped:?}"));
+    }
+    let root = disk.read(&dir.trusted_root(), 1 << 20).map_err(|error| error.to_string())?;
+    match release.roots.last() {
+        Some((_, newest)) if *newest != root => Err("the newest root is not trusted".into()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What must hold whenever a machine wakes up: what would start is whole and genuine, and it is `old` or `new`.
+pub(crate) fn check(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    old: Option<Digest>,
+    new: Digest,
+) -> Result<(), String> {
+    let loaded = record::load(disk, dir, NOW);
+    if loaded.source == record::Source::Recovered {
+        return Err("the boot record was lost".into());
+    }
+    let state = &loaded.record.state;
+    let running = state.running().map(|held| held.release);
+    if running != old && running != Some(new) {
+        return Err(format!("neither old nor new would run: {running:?}"));
+    }
+    for held in [state.running(), state.active()].into_iter().flatten() {
+        let release = verify::installed(disk, dir, held.slot, Some(&held.release))
+            .map_err(|error| slots::launch::chain_text(&error))?;
+        verify::complete(disk, &dir.slot(held.slot), &release.get().manifest)
+            .map_err(|(_, error)| error.to_string())?;
+    }
+    if running == Some(new) && state.active().map(|held| held.release) == Some(new) {
+        return Ok(());
+    }
+    match install::stamped(disk, dir).map(|held| held.release) {
+        stamped if stamped == old => Ok(()),
+        Some(stamped) if stamped == new => {
+            Err("a slot is stamped that is not committed".to_owned())
+        }
+        stamped => Err(format!("the stamp names {stamped:?}")),
+    }
+}
+
+fn perform(disk: &dyn Disk, dir: &StateDir, effects: &[Effect]) -> Result<(), Box<dyn Error>> {
+    for effect in effects {
+        match effect {
+            Effect::Build(_) => {}
+            Effect::Stamp(held) => install::stamp(disk, dir, held)?,
+            Effect::AdoptRoot(held) => install::adopt_root(disk, dir, held)?,
+            Effect::Prune => drop(Store::new(disk, dir).prune()?),
+        }
+    }
+    Ok(())
+}
+
+fn build(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    state: &State,
+    release: &Release,
+) -> Result<(), Box<dyn Error>> {
+    let slot = state.trial().ok_or("no trial")?.held.slot;
+    let store = Store::new(disk, dir);
+    let (agent, others) = release.manifest.files.split_first().ok_or("no files")?;
+    for (file, content) in others.iter().zip(&release.contents[1..]) {
+        store.add(file.object(), &mut content.as_slice())?;
+    }
+    let place = install::clear(disk, dir, slot, &release.manifest)?;
+    if !store.has(&agent.sha256) {
+        // As the archive is unpacked: under another name, then moved, nothing synced.
+        write_unsynced(disk, &place.agent(), &release.contents[0])?;
+    }
+    let documents =
+        Documents { manifest: &release.bytes, targets: &release.targets, roots: &release.roots };
+    install::fill(disk, dir, slot, &release.manifest, &documents)?;
+    store.adopt(&place.agent(), agent.sha256)?;
+    Ok(())
+}
+
+fn write_unsynced(disk: &dyn Disk, path: &Path, mut content: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("unpacked");
+    disk.write(&temporary, &mut content)?;
+    disk.rename(&temporary, path)
+}
