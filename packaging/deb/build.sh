@@ -105,5 +105,6 @@ sed -e "s|@VERSION@|$version|" -e "s|@ARCHITECTURE@|$architecture|" -e "s|@INSTA
 find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 mkdir -p "$out"
 package=$out/socle-agent_${version}_${architecture}.deb
-dpkg-deb --build --root-owner-group -Zxz "$tree" "$package" >/dev/null
+# One thread: xz divides its work, and so its output, by how many there are.
+dpkg-deb --build --root-owner-group --threads-max=1 -Zxz -z4 "$tree" "$package" >/dev/null
 printf '%s\n' "$package"

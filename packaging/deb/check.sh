@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the package twice and inspects it: `packaging/deb/check.sh [options of build.sh but --out]`.
+# Builds the package twice and inspects it: `packaging/deb/check.sh [--bin-dir DIR] [--launch FILE]`.
 #
 # Holds that both builds are the same byte for byte, that the package owns launcher and factory and
 # nothing of the state, that the factory's digest is that of the agent inside, that scripts parse,
@@ -18,6 +18,22 @@ holds() { # holds NAME STATUS
         bad=1
     fi
 }
+
+# A commit or a compilation between the two builds is no difference of theirs: both take one time and
+# one pair of binaries.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$here" log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+bin=$here/../../target/release
+if [ "${1:-}" = --bin-dir ]; then
+    bin=$2
+    shift 2
+fi
+mkdir "$work/bin"
+cp "$bin/socle-agent" "$bin/socle-launch" "$work/bin/" || {
+    echo "packaging/deb/check.sh: build the binaries first: cargo build --release -p agent -p slots" >&2
+    exit 1
+}
+set -- --bin-dir "$work/bin" "$@"
 
 first=$("$here/build.sh" "$@" --out "$work/first")
 second=$("$here/build.sh" "$@" --out "$work/second")
