@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{
     api::{ApiError, Controller, ControllerArgs},
     ask::{self, AskArgs, AskError},
-    demo::{self, DemoArgs, DemoError},
+    demo::command::{self as demo, DemoArgs, DemoError},
     device::{self, DeviceCommand, DeviceError},
     files::{self, FileError},
     keys::{self, KeysCommand, KeysError},

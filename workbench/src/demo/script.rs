@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     api, ask,
     demo::{
-        DemoArgs, DemoError,
+        command::{DemoArgs, DemoError},
         evidence::{
             REPORT_WITHIN, events, expect_complete, fetched, find, halted_at_canary,
             moves_everything, running, waves_in_order,
