@@ -352,3 +352,25 @@ proptest! {
         drop(frame::decode::<Response>(&bytes));
     }
 }
+
+#[test]
+fn the_bytes_of_a_frame_are_pinned() {
+    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let request = |call| hex(frame::encode(&Request { id: 7, call }).unwrap());
+    let response = |reply| hex(frame::encode(&Response { id: 7, reply }).unwrap());
+    let asked = Call::Ask { model: "m".into(), text: "é".into(), lang: None };
+    let cases = [
+        request(Call::Ping),
+        request(Call::Hello { protocol: 1 }),
+        request(asked),
+        response(Reply::Pong),
+    ];
+    // A gateway of one release speaks to a worker of another: a change here needs another `PROTOCOL`.
+    let expected = [
+        "05000000a200070105",
+        "09000000a2000701a100a10001",
+        "10000000a2000701a104a300616d0162c3a902f6",
+        "05000000a200070105",
+    ];
+    assert_eq!(cases, expected);
+}
