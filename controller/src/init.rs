@@ -1,0 +1,161 @@
+//! `init`: a new controller's keys, certificates and settings; and reading them back.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use protocol::{
+    id::FleetId,
+    key::{KeyError, SigningKey},
+    time::UnixMs,
+};
+use ring::rand::SystemRandom;
+
+use crate::{
+    disk::{self, Access, DiskError},
+    layout::Layout,
+    pki::{Authority, CONTROLLER_NAME, PkiError},
+    secret::{self, NoRandom},
+    settings::{Settings, SettingsError},
+    tls::Identity,
+};
+
+/// Why a controller cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// There is one already.
+    #[error(
+        "{} holds a controller already; use it with `serve`, or give another --state", .0.display()
+    )]
+    Exists(PathBuf),
+    /// No name to put into the certificate.
+    #[error("no name for the server's certificate; give at least one --name HOST")]
+    NoName,
+    /// Certificates.
+    #[error("making the fleet's certificates")]
+    Pki(#[source] PkiError),
+    /// The signing key.
+    #[error("making the controller's signing key")]
+    Key(#[source] KeyError),
+    /// The admin token.
+    #[error("making the admin token")]
+    Token(#[source] NoRandom),
+    /// A file.
+    #[error("writing the new controller's files")]
+    Disk(#[source] DiskError),
+    /// Settings that cannot be written as TOML.
+    #[error("writing the settings")]
+    Settings(#[source] Box<toml::ser::Error>),
+}
+
+/// Why an initialised state cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The settings.
+    #[error("reading the settings")]
+    Settings(#[source] SettingsError),
+    /// A file.
+    #[error("reading {}", .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The authority.
+    #[error("reading the certificate authority")]
+    Authority(#[source] PkiError),
+    /// The signing key.
+    #[error("reading the controller's signing key")]
+    Key(#[source] KeyError),
+}
+
+/// Makes a controller for `settings` in the folder. The settings file is written last: an `init` that was cut off is
+/// simply run again.
+pub fn create(layout: &Layout, settings: &Settings, now: UnixMs) -> Result<(), InitError> {
+    if layout.settings().exists() {
+        return Err(InitError::Exists(layout.state().to_owned()));
+    }
+    if settings.names.is_empty() {
+        return Err(InitError::NoName);
+    }
+    for path in [layout.state(), &layout.pki(), &layout.incoming(), &layout.runtime()] {
+        disk::folder(path).map_err(InitError::Disk)?;
+    }
+    write_pki(layout, &settings.fleet, &settings.names, now)?;
+    let signing = SigningKey::generate_pkcs8(&SystemRandom::new()).map_err(InitError::Key)?;
+    let path = layout.signing_key();
+    disk::folder(path.parent().unwrap_or_else(|| layout.state())).map_err(InitError::Disk)?;
+    put(&path, &signing, Access::Owner)?;
+    let token = secret::token().map_err(InitError::Token)?;
+    put(&layout.admin_token(), token.as_bytes(), Access::Owner)?;
+    let text =
+        toml::to_string_pretty(settings).map_err(|source| InitError::Settings(Box::new(source)))?;
+    put(&layout.settings(), text.as_bytes(), Access::Anyone)
+}
+
+fn write_pki(
+    layout: &Layout,
+    fleet: &FleetId,
+    names: &[String],
+    now: UnixMs,
+) -> Result<(), InitError> {
+    let (authority, key_pem) = Authority::create(fleet, now).map_err(InitError::Pki)?;
+    let server = authority.server(names, now).map_err(InitError::Pki)?;
+    let client = authority.client(CONTROLLER_NAME, now).map_err(InitError::Pki)?;
+    let file = |name: &str| layout.pki_file(name);
+    put(&file("ca.key.pem"), key_pem.as_bytes(), Access::Owner)?;
+    put(&file("ca.crt.pem"), authority.certificate_pem().as_bytes(), Access::Anyone)?;
+    put(&file("server.crt.pem"), server.chain_pem.as_bytes(), Access::Anyone)?;
+    put(&file("server.key.pem"), server.key_pem.as_bytes(), Access::Owner)?;
+    put(&file("broker-client.crt.pem"), client.chain_pem.as_bytes(), Access::Anyone)?;
+    put(&file("broker-client.key.pem"), client.key_pem.as_bytes(), Access::Owner)
+}
+
+fn put(path: &Path, bytes: &[u8], access: Access) -> Result<(), InitError> {
+    disk::write(path, bytes, access).map_err(InitError::Disk)
+}
+
+/// The settings and the authority of an initialised state.
+pub fn authority(layout: &Layout) -> Result<(Settings, Authority), LoadError> {
+    let settings = Settings::load(layout).map_err(LoadError::Settings)?;
+    let certificate = text(layout.pki_file("ca.crt.pem"))?;
+    let key = text(layout.pki_file("ca.key.pem"))?;
+    let authority = Authority::load(&certificate, &key).map_err(LoadError::Authority)?;
+    Ok((settings, authority))
+}
+
+/// The key that signs what the controller says.
+pub fn signing_key(layout: &Layout) -> Result<SigningKey, LoadError> {
+    let path = layout.signing_key();
+    let document = fs::read(&path).map_err(|source| LoadError::Read { path, source })?;
+    SigningKey::from_pkcs8(&document).map_err(LoadError::Key)
+}
+
+/// The administrator's bearer token.
+pub fn admin_token(layout: &Layout) -> Result<String, LoadError> {
+    Ok(text(layout.admin_token())?.trim().to_owned())
+}
+
+/// How the controller presents itself over HTTPS.
+pub fn server_identity(layout: &Layout) -> Identity {
+    identity(layout, "server")
+}
+
+/// How the controller presents itself to the broker.
+pub fn broker_identity(layout: &Layout) -> Identity {
+    identity(layout, "broker-client")
+}
+
+fn identity(layout: &Layout, name: &str) -> Identity {
+    Identity {
+        chain: layout.pki_file(&format!("{name}.crt.pem")),
+        key: layout.pki_file(&format!("{name}.key.pem")),
+        authority: layout.pki_file("ca.crt.pem"),
+    }
+}
+
+fn text(path: PathBuf) -> Result<String, LoadError> {
+    fs::read_to_string(&path).map_err(|source| LoadError::Read { path, source })
+}
