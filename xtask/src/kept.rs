@@ -1,10 +1,11 @@
 //! A fleet left running by `socle demo --keep`, to measure against: real processes, real release.
+//! It runs until its standard input ends, which also happens if we are killed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::demo::{self, Demo, Via};
@@ -13,8 +14,12 @@ use crate::http::Agent;
 use crate::machine::{Machine, Output};
 use crate::say;
 
-/// No line that the demo prints is longer.
+/// All that the demo prints before it waits is shorter.
 const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// How often and how many times we look whether the demo has ended: 60 s in all.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+const TRIES: u32 = 600;
 
 #[derive(Debug, Deserialize)]
 struct Said {
@@ -50,19 +55,23 @@ impl Kept {
             more: vec!["--keep".into()],
         };
         let mut command = demo::command(machine, model, &options);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command
             .spawn()
             .map_err(|error| Failure::new("`socle demo` could not be started").because(error))?;
-        let said = child.stdout.take().map(addresses);
-        let agent = match said {
-            Some(Ok(agent)) => agent,
-            Some(Err(failure)) => {
+        let Some(out) = child.stdout.take() else {
+            return Err(Failure::new("`socle demo` has no standard output"));
+        };
+        let mut lines = BufReader::new(out);
+        let agent = match addresses(&mut lines) {
+            Ok(agent) => agent,
+            Err(failure) => {
                 end(&mut child);
                 return Err(failure);
             }
-            None => return Err(Failure::new("`socle demo` has no standard output")),
         };
+        // What it says at its end must find a reader, or it would end on a closed pipe.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
         Ok(Self { child: Some(child), agent })
     }
 
@@ -87,24 +96,28 @@ impl Drop for Kept {
     }
 }
 
+/// Ends the demo's standard input, on which it stops its children and ends; kills it if it does
+/// not.
 fn end(child: &mut Child) {
-    let asked = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
-    if !asked {
-        drop(child.kill());
+    drop(child.stdin.take());
+    for _ in 0..TRIES {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(TRY_EVERY),
+            Ok(Some(_)) | Err(_) => return,
+        }
     }
+    say::line("`socle demo` did not end within 60 s of being asked to: killed");
+    drop(child.kill());
     drop(child.wait());
 }
 
 /// Reads lines until the one that holds the addresses of what was kept.
-fn addresses(out: impl Read) -> Result<Agent, Failure> {
+fn addresses(out: &mut impl BufRead) -> Result<Agent, Failure> {
     let ended = || {
         Failure::new("`socle demo --keep` ended without keeping anything")
             .next("run `cargo xtask demo` alone and see which check did not hold")
     };
-    let mut lines = BufReader::new(out.take(LINE_BYTES_MAX));
+    let mut lines = out.take(LINE_BYTES_MAX);
     let mut line = String::new();
     loop {
         line.clear();
@@ -126,13 +139,13 @@ mod tests {
     #[test]
     fn the_first_agent_of_the_kept_fleet_is_taken() {
         let line = r#"{"checks":{},"kept":{"state":"x","agents":[{"name":"a","url":"http://127.0.0.1:7411","token_file":"/dev/null","pid":1}]}}"#;
-        assert!(addresses(format!("words\n{line}\n").as_bytes()).is_ok());
+        assert!(addresses(&mut format!("words\n{line}\n").as_bytes()).is_ok());
     }
 
     #[test]
     fn a_demo_that_kept_nothing_is_a_failure() {
         for text in ["", "{\"checks\":{}}\n", "{\"kept\":{\"agents\":[]}}\n"] {
-            assert!(addresses(text.as_bytes()).is_err(), "{text}");
+            assert!(addresses(&mut text.as_bytes()).is_err(), "{text}");
         }
     }
 }
