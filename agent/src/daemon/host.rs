@@ -29,7 +29,7 @@ use crate::{
         tally::Tally,
         vitals::{Sampler, VitalsError},
     },
-    worker::client::WorkerClient,
+    worker::{call_error::CallError, client::WorkerClient},
 };
 
 /// How long each loop of the link may be silent.
@@ -207,8 +207,12 @@ impl Host for Gateway {
         limit: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Reply, String>> + Send + '_>> {
         let worker = self.worker_of(slot);
-        Box::pin(
-            async move { worker.ask(call, limit).await.map_err(|reason| logging::chain(&reason)) },
-        )
+        Box::pin(async move {
+            match worker.ask(call, limit).await {
+                // What a worker says of a candidate is for the gate to judge.
+                Err(CallError::Failed(failure)) => Ok(Reply::Failed(failure)),
+                other => other.map_err(|reason| logging::chain(&reason)),
+            }
+        })
     }
 }

@@ -1,0 +1,9 @@
+//! The local API over real sockets, in front of a real worker with the real model.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod answers;
+mod fixture;
+mod hand_over;
+mod http;
+mod refusals;
+mod workers;

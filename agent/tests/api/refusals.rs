@@ -1,0 +1,131 @@
+//! Bad input: each is refused with the thing named, and nothing is counted as our failure.
+
+use serde_json::json;
+
+use crate::{
+    fixture::{Gateway, MODEL},
+    http,
+};
+
+#[test]
+fn bad_input_is_refused_by_name() {
+    let gateway = Gateway::with_model();
+    let infer = format!("POST /v2/models/{MODEL}/infer");
+    let embeddings = "POST /v1/embeddings".to_owned();
+    let ask = "POST /v1/ask".to_owned();
+    let megabyte = "x".repeat(1 << 20);
+    let tensor = |member: &str, value: serde_json::Value| {
+        let mut input = json!({"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]});
+        input[member] = value;
+        json!({ "inputs": [input] }).to_string().into_bytes()
+    };
+    let input =
+        |input: serde_json::Value| json!({"model": MODEL, "input": input}).to_string().into_bytes();
+    let cases: Vec<(String, Vec<u8>, u16, &str)> = vec![
+        (embeddings.clone(), input(json!(megabyte)), 413, "bytes"),
+        (embeddings.clone(), input(json!(["a", megabyte])), 413, "text 1"),
+        (embeddings.clone(), input(json!("")), 400, "empty"),
+        (embeddings.clone(), input(json!(["a", ""])), 400, "text 1"),
+        (embeddings.clone(), input(json!("a ".repeat(2000))), 400, "more tokens"),
+        (embeddings.clone(), input(json!([])), 400, "empty list"),
+        (embeddings.clone(), input(json!([1, 2])), 400, "token numbers"),
+        (embeddings.clone(), input(json!(vec!["a"; 300])), 400, "300 texts"),
+        (
+            embeddings.clone(),
+            b"{\"model\": \"it-faq\", \"input\": \"\xff\"}".to_vec(),
+            400,
+            "not UTF-8 after byte 29",
+        ),
+        (embeddings.clone(), b"{\"model\"".to_vec(), 400, "not JSON"),
+        (embeddings.clone(), b"{}".to_vec(), 400, "missing field `model`"),
+        (embeddings.clone(), b"".to_vec(), 400, "not JSON"),
+        (
+            embeddings.clone(),
+            br#"{"model": "gpt", "input": "a"}"#.to_vec(),
+            404,
+            "no model `gpt` here; there is: it-faq",
+        ),
+        (
+            embeddings.clone(),
+            br#"{"model": "it-faq", "input": "a", "encoding_format": "xml"}"#.to_vec(),
+            400,
+            "`xml`",
+        ),
+        (
+            embeddings.clone(),
+            br#"{"model": "it-faq", "input": "a", "dimensions": 7}"#.to_vec(),
+            400,
+            "384 dimensions, not 7",
+        ),
+        (embeddings, vec![b' '; 3 << 20], 413, "larger than 2097152 bytes"),
+        (ask.clone(), br#"{"question": ""}"#.to_vec(), 400, "empty"),
+        (ask.clone(), br#"{"question": "a", "model": "gpt"}"#.to_vec(), 404, "no model `gpt`"),
+        (ask, br#"{"query": "a"}"#.to_vec(), 400, "unknown field `query`"),
+        (
+            infer.clone(),
+            tensor("shape", json!([2])),
+            400,
+            "input `text` has shape [2] but 1 elements of data",
+        ),
+        (infer.clone(), tensor("shape", json!([1, 2])), 400, "must be [n] or [n, 1]"),
+        (
+            infer.clone(),
+            tensor("datatype", json!("INT64")),
+            400,
+            "datatype `INT64`; it must be BYTES",
+        ),
+        (infer.clone(), tensor("name", json!("image")), 400, "no input `image`"),
+        (infer.clone(), tensor("data", json!([7])), 400, "holds a number"),
+        (infer.clone(), tensor("data", json!([""])), 400, "empty"),
+        (infer, tensor("data", json!([megabyte])), 413, "bytes"),
+        ("POST /v2/models/gpt/infer".into(), tensor("shape", json!([1])), 404, "no model `gpt`"),
+        (
+            format!("GET /v2/models/{MODEL}/versions/9"),
+            vec![],
+            404,
+            "no version `9` here; there is: 1",
+        ),
+        ("GET /v1/nothing".into(), vec![], 404, "no route `/v1/nothing`"),
+        ("GET /v1/ask".into(), vec![], 405, "does not take GET"),
+        ("POST /v2/repository/models/m/load".into(), vec![], 404, "no route"),
+    ];
+    for (request, body, status, expected) in cases {
+        let refused = gateway.send(&request, &body);
+        let message = refused.message();
+        assert_eq!(refused.status, status, "{request}: {message}");
+        assert!(message.contains(expected), "{request}: `{message}` does not say `{expected}`");
+        assert!(message.len() < 400, "{request}: {} bytes of message", message.len());
+    }
+    assert_eq!(gateway.context.tally.failed(), 0);
+    assert_eq!(gateway.post("/v1/ask", &json!({"question": "VPN?"})).status, 200);
+}
+
+#[test]
+fn what_is_not_http_harms_nobody_else() {
+    use std::io::{Read as _, Write as _};
+    let gateway = Gateway::without_model();
+    let mut odd = http::connect(gateway.address);
+    odd.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n").unwrap();
+    let mut said = Vec::new();
+    odd.read_to_end(&mut said).unwrap();
+    assert!(said.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&said));
+    assert_eq!(gateway.get("/livez").status, 200);
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_back() {
+    let gateway = Gateway::with_model();
+    let text = "the printer on the second floor is out of paper and blinks ".repeat(4);
+    let body = json!({"model": MODEL, "input": vec![text; 8]});
+    let responses: Vec<_> = std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..160).map(|_| scope.spawn(|| gateway.post("/v1/embeddings", &body))).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let refused: Vec<_> = responses.iter().filter(|response| response.status != 200).collect();
+    assert!(!refused.is_empty() && refused.len() < responses.len(), "{} refused", refused.len());
+    for response in refused {
+        assert_eq!((response.status, response.header("retry-after")), (429, Some("1")));
+        assert!(response.message().contains("try again"), "{}", response.message());
+    }
+}

@@ -1,0 +1,101 @@
+//! Workers as processes: started on a passed socket, killed, started again.
+
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use agent::worker::{call_error::CallError, client::WorkerClient};
+use command_fds::{CommandFdExt, FdMapping};
+use engine::embedder::LongText;
+use protocol::digest::Digest;
+use tokio::runtime::Runtime;
+
+use crate::fixture::{MODEL, slot};
+
+const WAIT: Duration = Duration::from_secs(60);
+
+/// The real `socle-agent worker` on a copy of `listener`.
+fn start(slot: &Path, listener: &UnixListener, release: Option<Digest>) -> Child {
+    let parent_fd: OwnedFd = listener.try_clone().unwrap().into();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_socle-agent"));
+    command.args(["worker", "--slot-dir"]).arg(slot).stdin(Stdio::null());
+    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "worker").env_remove("LISTEN_PID");
+    command.env("SOCLE_RELEASE", release.map(|release| release.to_string()).unwrap_or_default());
+    command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }]).unwrap();
+    command.spawn().unwrap()
+}
+
+async fn embed(client: &WorkerClient) -> Result<usize, CallError> {
+    let embeddings = client.embed(MODEL, vec!["a".into()], LongText::Refuse, WAIT).await?;
+    Ok(embeddings.vectors()[0].len())
+}
+
+#[test]
+fn a_worker_that_is_killed_costs_no_answer() {
+    let folder = slot();
+    let socket = folder.path().join("w.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut worker = start(folder.path(), &listener, None);
+    let client = WorkerClient::new(socket);
+    let runtime = Runtime::new().unwrap();
+    let first = runtime.block_on(async {
+        assert_eq!(embed(&client).await.unwrap(), 384);
+        client.hello(WAIT).await.unwrap().pid
+    });
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let mut worker = start(folder.path(), &listener, None);
+    runtime.block_on(async {
+        assert_eq!(embed(&client).await.unwrap(), 384);
+        assert_ne!(client.hello(WAIT).await.unwrap().pid, first);
+        client.shutdown(WAIT).await.unwrap();
+    });
+    assert!(worker.wait().unwrap().success());
+}
+
+#[test]
+fn a_worker_that_serves_what_lay_in_the_slot_before_is_ended() {
+    let folder = slot();
+    let socket = folder.path().join("w.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+    let mut stale = start(folder.path(), &listener, Some(old));
+    let runtime = Runtime::new().unwrap();
+    let greeted = runtime.block_on(WorkerClient::new(socket.clone()).hello(WAIT)).unwrap();
+    assert_eq!(greeted.release, Some(old));
+    let client = WorkerClient::for_release(socket, Some(new));
+    let asking = runtime.spawn(async move {
+        let info = client.hello(WAIT).await.unwrap();
+        client.shutdown(WAIT).await.unwrap();
+        info.release
+    });
+    assert!(stale.wait().unwrap().success(), "the stale worker was told to end");
+    let mut worker = start(folder.path(), &listener, Some(new));
+    assert_eq!(runtime.block_on(asking).unwrap(), Some(new));
+    assert!(worker.wait().unwrap().success());
+}
+
+#[test]
+fn a_worker_without_a_socket_says_who_starts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_socle-agent"))
+        .args(["worker", "--slot-dir"])
+        .arg(folder.path())
+        .env_remove("LISTEN_FDS")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("run --single"), "{said}");
+}
+
+#[test]
+fn nobody_at_the_socket_is_said_with_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = WorkerClient::new(folder.path().join("nobody.sock"));
+    let refused = Runtime::new().unwrap().block_on(client.ping(WAIT)).unwrap_err();
+    assert!(matches!(&refused, CallError::Connect { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("nobody.sock"), "{refused}");
+}
