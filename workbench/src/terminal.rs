@@ -87,7 +87,8 @@ impl Terminal {
         match self.audience {
             Audience::Person => writeln!(io::stdout().lock(), "{text}"),
             Audience::Machine => writeln!(io::stdout().lock(), "{}", serde_json::to_string(value)?),
-        }
+        }?;
+        io::stdout().lock().flush()
     }
 
     /// A progress bar over `total` steps or bytes; silent for a machine and off a terminal.

@@ -270,13 +270,18 @@ impl Machine {
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
+    /// Where its API token lies.
+    pub fn token_file(&self) -> PathBuf {
+        self.state.join("identity/api-token")
+    }
+
     /// Stops the machine.
     pub fn stop(&mut self) -> io::Result<()> {
         self.process.end().map_err(io::Error::other)
     }
 
     fn wait_for_api(&mut self) -> Result<(), FleetError> {
-        let token = self.state.join("identity/api-token");
+        let token = self.token_file();
         let client = api::local_agent();
         let live = format!("{}/livez", self.target.url);
         let what = format!("{} to answer", self.name);

@@ -242,24 +242,36 @@ fn show_devices(timeline: &Timeline, stage: &Stage, built: &Built) -> Result<(),
     Ok(())
 }
 
-/// Leaves everything running until Enter.
+/// Says where everything is and leaves it running until Enter or the end of input.
 pub fn keep(stage: &Stage, timeline: &Timeline) -> io::Result<()> {
-    timeline.note(&format!(
-        "\nController and console: {}\n  token: {}",
+    let (ca, token) =
+        (stage.ground.pki("ca.crt.pem"), stage.ground.controller().join("admin-token"));
+    let agents: Vec<Value> = stage
+        .machines
+        .iter()
+        .map(|machine| json!({ "name": machine.name, "url": machine.target.url, "token_file": machine.token_file() }))
+        .collect();
+    let kept = json!({ "kept": {
+        "state": stage.ground.state,
+        "controller": { "url": stage.controller.url, "ca_file": ca, "token_file": token },
+        "agents": agents,
+    } });
+    let mut text = format!(
+        "\nController and console: {}\n  token: {}\n  certificate authority: {}",
         stage.controller.url,
-        stage.ground.controller().join("admin-token").display()
-    ))?;
-    timeline
-        .note(&format!("  certificate authority: {}", stage.ground.pki("ca.crt.pem").display()))?;
+        token.display(),
+        ca.display(),
+    );
     for machine in &stage.machines {
-        timeline.note(&format!(
-            "{}: {}\n  token: {}",
+        text.push_str(&format!(
+            "\n{}: {}\n  token: {}",
             machine.name,
             machine.target.url,
-            machine.state.join("identity/api-token").display()
-        ))?;
+            machine.token_file().display()
+        ));
     }
-    timeline.note("\nEverything runs on until you press Enter.")?;
+    text.push_str("\n\nEverything runs on until you press Enter.");
+    timeline.terminal().result(&text, &kept)?;
     io::stdin().read_line(&mut String::new()).map(|_| ())
 }
 
