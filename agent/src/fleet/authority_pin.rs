@@ -10,8 +10,7 @@ use std::{
 
 use protocol::digest::Digest;
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible, RootCertStore,
-    SignatureScheme,
+    DigitallySignedStruct, Error, OtherError, PeerIncompatible, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -65,10 +64,7 @@ impl ServerCertVerifier for AuthorityPin {
             .iter()
             .find(|certificate| Digest::of(certificate) == self.pin)
             .map(|certificate| certificate.clone().into_owned())
-            .ok_or_else(|| {
-                let reason = OtherError(Arc::new(PinMismatch(self.pin)));
-                Error::InvalidCertificate(CertificateError::Other(reason))
-            })?;
+            .ok_or_else(|| Error::Other(OtherError(Arc::new(PinMismatch(self.pin)))))?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone())?;
         let provider = Arc::clone(&self.provider);

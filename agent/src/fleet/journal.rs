@@ -1,7 +1,6 @@
 //! The outbox as the async parts use it: every write on a blocking thread, and a bell when something is new.
 
 use std::{
-    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -19,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    fleet::outbox::{LIMITS, Limits, Outbox, OutboxError, Pushed, Waiting},
+    fleet::outbox::{Class, LIMITS, Limits, Outbox, OutboxError, Pushed, Sent, Waiting},
     observe::{clock, logging::chain},
 };
 
@@ -122,13 +121,14 @@ impl Journal {
         self.push(channel, body, None).await
     }
 
-    /// The oldest reports that are not in `except`.
-    pub async fn oldest(
+    /// What to send next, see [`Outbox::next`].
+    pub async fn next(
         &self,
-        except: BTreeSet<u64>,
+        class: Class,
+        sent: Sent,
         count: usize,
     ) -> Result<Vec<Waiting>, JournalError> {
-        Ok(self.with(move |outbox| outbox.oldest(&except, count)).await?)
+        Ok(self.with(move |outbox| outbox.next(class, &sent, count)).await?)
     }
 
     /// Forgets what the controller has stored.

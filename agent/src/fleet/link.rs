@@ -4,7 +4,7 @@
 //! One task only polls the client, another decides; the second never waits for the first, so neither can stop the other.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -44,7 +44,7 @@ use crate::{
         fleet_status::FleetStatus,
         identity::Identity,
         journal::{Journal, JournalError},
-        outbox::Waiting,
+        outbox::{Class, Sent, Waiting},
         state_file,
     },
     observe::{clock, heartbeat::Beat, logging::chain},
@@ -56,8 +56,10 @@ const PACKET_BYTES_MAX: u32 = MESSAGE_BYTES_MAX as u32 + 4096;
 const PACKETS_MAX: usize = 64;
 /// Requests that wait for the client.
 const REQUESTS_MAX: usize = 64;
-/// Reports under way at once.
+/// Events under way at once, and as many others.
 const WINDOW: usize = 32;
+/// Most reports of which it is remembered when they were sent.
+const TURNS_MAX: usize = 20_000;
 /// Longest wait for the farewell to reach the broker.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause between two looks at what has to be sent again.
@@ -122,7 +124,11 @@ struct Link {
     connected: bool,
     key: Option<SealKey>,
     sealer: Option<Sealer>,
-    under_way: BTreeMap<u64, Instant>,
+    /// When each report was sent that may still be acknowledged in time.
+    under_way: BTreeMap<u64, (Class, Instant)>,
+    /// When each was sent last, counted in reports.
+    turns: BTreeMap<u64, u64>,
+    turn: u64,
 }
 
 /// Keeps the session until the gateway stops.
@@ -141,6 +147,8 @@ pub async fn run(parts: Parts) {
         key: None,
         sealer: None,
         under_way: BTreeMap::new(),
+        turns: BTreeMap::new(),
+        turn: 0,
     };
     link.restore_key().await;
     link.live(&mut seen).await;
@@ -290,6 +298,7 @@ impl Link {
                 let sequences = command.into_inner().acknowledged;
                 for sequence in &sequences {
                     self.under_way.remove(sequence);
+                    self.turns.remove(sequence);
                 }
                 if let Err(error) = self.parts.journal.acknowledge(sequences).await {
                     tracing::warn!("{}; the reports are sent again", chain(&error));
@@ -345,42 +354,61 @@ impl Link {
         }
     }
 
-    /// Seals and sends what waits, as far as the window and the client have room.
+    /// Seals and sends what waits, as far as windows and client have room.
     async fn send_waiting(&mut self) -> Result<(), SendError> {
-        let room = WINDOW.saturating_sub(self.under_way.len());
-        if !self.connected || room == 0 {
+        if !self.connected {
             return Ok(());
         }
         if self.key.as_ref().is_none_or(|key| clock::now() >= key.expires_at) {
-            self.note(
-                "the sealing key has expired; reports wait for the controller's next one"
-                    .to_owned(),
-            );
+            let words = "the sealing key has expired; reports wait for the controller's next one";
+            self.note(words.to_owned());
             return Ok(());
         }
-        let except: BTreeSet<u64> = self.under_way.keys().copied().collect();
-        let waiting = self.parts.journal.oldest(except, room).await?;
-        let Some(sealer) = &self.sealer else { return Ok(()) };
-        for Waiting { sequence, channel, report, .. } in waiting {
-            let identity = &self.parts.identity;
-            let sealed = sealer
-                .seal(&identity.signer, (identity.fleet(), channel, sequence), report.as_slice())
-                .map_err(|source| SendError::Seal { sequence, source })?;
-            let topic = Topic::Report(identity.fleet().clone(), identity.device(), channel);
-            let retain = channel == Channel::State;
-            let sent = self.client.try_publish(topic.to_string(), QoS::AtLeastOnce, retain, sealed);
-            if sent.is_err() {
-                // The client has no room; the next look tries again.
-                break;
+        for class in [Class::Event, Class::Other] {
+            let busy = self.under_way.values().filter(|(of, _)| *of == class).count();
+            let room = WINDOW.saturating_sub(busy);
+            if room == 0 {
+                continue;
             }
-            self.under_way.insert(sequence, monotonic());
+            let sent = Sent {
+                under_way: self.under_way.keys().copied().collect(),
+                turns: self.turns.clone(),
+            };
+            for waiting in self.parts.journal.next(class, sent, room).await? {
+                if !self.send(class, &waiting)? {
+                    return Ok(());
+                }
+            }
         }
         Ok(())
     }
 
+    /// Sends one report; `false` if the client has no room, and the next look tries again.
+    fn send(&mut self, class: Class, waiting: &Waiting) -> Result<bool, SendError> {
+        let Waiting { sequence, channel, report, .. } = waiting;
+        let Some(sealer) = &self.sealer else { return Ok(false) };
+        let identity = &self.parts.identity;
+        let sealed = sealer
+            .seal(&identity.signer, (identity.fleet(), *channel, *sequence), report.as_slice())
+            .map_err(|source| SendError::Seal { sequence: *sequence, source })?;
+        let topic = Topic::Report(identity.fleet().clone(), identity.device(), *channel);
+        let retain = *channel == Channel::State;
+        if self.client.try_publish(topic.to_string(), QoS::AtLeastOnce, retain, sealed).is_err() {
+            return Ok(false);
+        }
+        self.turn += 1;
+        self.turns.insert(*sequence, self.turn);
+        self.under_way.insert(*sequence, (class, monotonic()));
+        Ok(true)
+    }
+
     fn forget_overdue(&mut self, now: Instant) {
         let patience = self.parts.timing.resend_after;
-        self.under_way.retain(|_, sent| now.saturating_duration_since(*sent) < patience);
+        self.under_way.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < patience);
+        if self.turns.len() > TURNS_MAX {
+            // What was dropped from the outbox is never acknowledged.
+            self.turns.clear();
+        }
     }
 
     /// A clean end sends no last will, so presence is taken back by hand.

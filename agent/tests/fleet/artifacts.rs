@@ -50,7 +50,14 @@ pub(crate) struct Shelf {
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) shelf: Arc<Mutex<Shelf>>,
-    _runtime: Runtime,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dropped where nothing may block.
+        self.runtime.take().map(Runtime::shutdown_background);
+    }
 }
 
 impl Server {
@@ -81,7 +88,7 @@ impl Server {
                 });
             }
         });
-        Self { url, shelf, _runtime: runtime }
+        Self { url, shelf, runtime: Some(runtime) }
     }
 
     pub(crate) fn artifacts(&self) -> String {

@@ -302,6 +302,17 @@ impl Running {
     }
 }
 
+/// Looks at the disk until it is as wanted.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
+    let wait = async {
+        while !holds() {
+            looks.tick().await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
+}
+
 fn alarm(detail: &str) -> Event {
     Event { kind: EventKind::Alarm, release: None, rollout: 0, detail: detail.into() }
 }
@@ -355,7 +366,8 @@ async fn reports_arrive_sealed_and_wait_until_they_are_acknowledged() {
         };
         controller.next("another alarm", other).await
     };
-    assert!(next > sequence && !file.exists());
+    assert!(next > sequence);
+    until("the report to go", || !file.exists()).await;
 
     device.until("the connection", |status| status.connected && status.enrolled).await;
     device.end().await;
@@ -488,13 +500,7 @@ async fn a_halt_holds_back_and_is_left_for_the_updater() {
     controller.publish(&topic, true, halt.signed_by(&fleet.signer).unwrap()).await;
     let mut device = fleet.start();
     let kept = fleet.state().halt();
-    let mut looks = tokio::time::interval(Duration::from_millis(20));
-    let halted = async {
-        while !kept.exists() {
-            looks.tick().await;
-        }
-    };
-    timeout(PATIENCE, halted).await.expect("the halt was not kept");
+    until("the halt to be kept", || kept.exists()).await;
     fleet.assign(&controller, &fleet.desired(1, &release)).await;
     device.until("the wait", |status| status.assignment.contains("the canary failed")).await;
     let lifted = Halt { sequence: 2, halted: false, ..halt };
