@@ -94,15 +94,17 @@ async fn serve(cli: &Cli, asked: &cli::Serve) -> Result<()> {
     let mut running = serve::start(&options, Clock::new(now)).await?;
     tracing::info!(address = %running.address, url = running.url, "listening");
     let mut ready = false;
+    let connected = running.connected();
+    tokio::pin!(connected);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            () = running.connected(), if !ready => {
+            () = &mut connected, if !ready => {
                 ready = true;
                 announce(cli, asked, &running.url)?;
             }
-            () = ended(&mut running), if ready => {
+            () = running.broken() => {
                 anyhow::bail!("a part of the controller ended; its log says which");
             }
         }
@@ -114,10 +116,6 @@ async fn serve(cli: &Cli, asked: &cli::Serve) -> Result<()> {
     }
     running.stop().await;
     Ok(())
-}
-
-async fn ended(running: &mut serve::Running) {
-    running.broken().await;
 }
 
 /// Tells that the controller is ready: the same line to the log, to standard output and into the file.

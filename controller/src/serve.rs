@@ -233,9 +233,12 @@ async fn rotate(store: Store, clock: Clock, outgoing: Outgoing, mut stop: Stop) 
 
 impl Running {
     /// Returns when the broker is connected and everything that holds was said to it.
-    pub async fn connected(&mut self) {
-        // An error says that the client has stopped, and the controller with it.
-        if self.connected.wait_for(|connected| *connected).await.is_err() {}
+    pub fn connected(&self) -> impl Future<Output = ()> + use<> {
+        let mut connected = self.connected.clone();
+        async move {
+            // An error says that the client has stopped, and the controller with it.
+            if connected.wait_for(|connected| *connected).await.is_err() {}
+        }
     }
 
     /// Returns when a part has ended by itself, which none should: a panic, a mistake of ours.
