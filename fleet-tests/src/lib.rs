@@ -1,1 +1,11 @@
-//! placeholder
+//! Tests across processes, and what they are made of.
+//!
+//! # Layout
+//! - [`signing`]: keys and TUF metadata of a fleet; [`release`]: a release, built and signed as an operator would
+//! - [`device`]: an enrolled device's state folder, and what its gateway would stage there
+//! - [`crash`]: processes killed at random moments, and what must hold afterwards
+
+pub mod crash;
+pub mod device;
+pub mod release;
+pub mod signing;
