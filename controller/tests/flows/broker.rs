@@ -49,7 +49,7 @@ impl Mosquitto {
         // Started as root it would become another user, who cannot read this test's files.
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         let text = fs::read_to_string(&configuration).unwrap();
-        let text = format!("{text}user {user}\nlog_dest stdout\n");
+        let text = format!("{text}user {user}\nlog_dest stderr\n");
         let written = controller::disk::Access::Anyone;
         controller::disk::write(&configuration, text.as_bytes(), written).unwrap();
         let child = run(&configuration).await;
@@ -71,12 +71,11 @@ async fn run(configuration: &Path) -> Child {
     let mut child = Command::new(program().await)
         .arg("-c")
         .arg(configuration)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let started = async {
         while let Some(line) = lines.next_line().await.unwrap() {
             if line.contains("running") {
