@@ -15,7 +15,7 @@ use ring::rand::SystemRandom;
 use crate::{
     disk::{self, Access, DiskError},
     layout::Layout,
-    pki::{Authority, CONTROLLER_NAME, PkiError},
+    pki::{self, Authority, CONTROLLER_NAME, PkiError},
     secret::{self, NoRandom},
     settings::{Settings, SettingsError},
     tls::Identity,
@@ -88,6 +88,8 @@ pub fn create(layout: &Layout, settings: &Settings, now: UnixMs) -> Result<(), I
     let path = layout.signing_key();
     disk::folder(path.parent().unwrap_or_else(|| layout.state())).map_err(InitError::Disk)?;
     put(&path, &signing, Access::Owner)?;
+    // Created here so that it is closed to others: it will hold sealing keys.
+    put(&layout.database(), &[], Access::Owner)?;
     let token = secret::token().map_err(InitError::Token)?;
     put(&layout.admin_token(), token.as_bytes(), Access::Owner)?;
     let text =
@@ -102,15 +104,46 @@ fn write_pki(
     now: UnixMs,
 ) -> Result<(), InitError> {
     let (authority, key_pem) = Authority::create(fleet, now).map_err(InitError::Pki)?;
+    put(&layout.pki_file("ca.key.pem"), key_pem.as_bytes(), Access::Owner)?;
+    let certificate = authority.certificate_pem().as_bytes();
+    put(&layout.pki_file("ca.crt.pem"), certificate, Access::Anyone)?;
+    write_issued(layout, names, &authority, now)
+}
+
+/// The key goes first: if the power fails in between, the old certificate still says that it is due.
+fn write_issued(
+    layout: &Layout,
+    names: &[String],
+    authority: &Authority,
+    now: UnixMs,
+) -> Result<(), InitError> {
     let server = authority.server(names, now).map_err(InitError::Pki)?;
     let client = authority.client(CONTROLLER_NAME, now).map_err(InitError::Pki)?;
-    let file = |name: &str| layout.pki_file(name);
-    put(&file("ca.key.pem"), key_pem.as_bytes(), Access::Owner)?;
-    put(&file("ca.crt.pem"), authority.certificate_pem().as_bytes(), Access::Anyone)?;
-    put(&file("server.crt.pem"), server.chain_pem.as_bytes(), Access::Anyone)?;
-    put(&file("server.key.pem"), server.key_pem.as_bytes(), Access::Owner)?;
-    put(&file("broker-client.crt.pem"), client.chain_pem.as_bytes(), Access::Anyone)?;
-    put(&file("broker-client.key.pem"), client.key_pem.as_bytes(), Access::Owner)
+    for (identity, issued) in [(server_identity(layout), server), (broker_identity(layout), client)]
+    {
+        put(&identity.key, issued.key_pem.as_bytes(), Access::Owner)?;
+        put(&identity.chain, issued.chain_pem.as_bytes(), Access::Anyone)?;
+    }
+    Ok(())
+}
+
+/// Issues the controller's own certificates again when less than a third of their time is left, or when they cannot be
+/// read. Whether it did.
+pub fn renew(
+    layout: &Layout,
+    settings: &Settings,
+    authority: &Authority,
+    now: UnixMs,
+) -> Result<bool, InitError> {
+    let due = |identity: Identity| {
+        let until = fs::read_to_string(&identity.chain).ok().and_then(|pem| pki::until(&pem));
+        until.is_none_or(|until| until.since(now) < pki::SERVER_MS / 3)
+    };
+    if !due(server_identity(layout)) && !due(broker_identity(layout)) {
+        return Ok(false);
+    }
+    write_issued(layout, &settings.names, authority, now)?;
+    Ok(true)
 }
 
 fn put(path: &Path, bytes: &[u8], access: Access) -> Result<(), InitError> {
@@ -158,4 +191,62 @@ fn identity(layout: &Layout, name: &str) -> Identity {
 
 fn text(path: PathBuf) -> Result<String, LoadError> {
     fs::read_to_string(&path).map_err(|source| LoadError::Read { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const NOW: UnixMs = UnixMs(1_795_000_000_000);
+
+    fn made() -> (tempfile::TempDir, Layout, Settings) {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&folder.path().join("c"));
+        let settings = Settings { fleet: "demo".parse().unwrap(), names: vec!["localhost".into()] };
+        create(&layout, &settings, NOW).unwrap();
+        (folder, layout, settings)
+    }
+
+    #[test]
+    fn a_controller_is_made_once_and_its_secrets_are_its_owners() {
+        let (_folder, layout, settings) = made();
+        assert!(matches!(create(&layout, &settings, NOW), Err(InitError::Exists(_))));
+        assert_eq!(Settings::load(&layout).unwrap(), settings);
+        assert_eq!(admin_token(&layout).unwrap().len(), 64);
+        for secret in [
+            layout.admin_token(),
+            layout.signing_key(),
+            layout.database(),
+            layout.pki_file("ca.key.pem"),
+            layout.pki_file("server.key.pem"),
+            layout.pki_file("broker-client.key.pem"),
+        ] {
+            let mode = fs::metadata(&secret).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", secret.display());
+        }
+    }
+
+    #[test]
+    fn an_init_that_was_cut_off_is_run_again() {
+        let (_folder, layout, settings) = made();
+        fs::remove_file(layout.settings()).unwrap();
+        create(&layout, &settings, NOW).unwrap();
+        assert!(server_identity(&layout).server().is_ok());
+    }
+
+    #[test]
+    fn certificates_are_renewed_before_they_end_and_when_they_are_damaged() {
+        let (_folder, layout, settings) = made();
+        let (_, authority) = authority(&layout).unwrap();
+        let renew = |now| renew(&layout, &settings, &authority, now).unwrap();
+        assert!(!renew(NOW));
+        let late = NOW.plus(pki::SERVER_MS / 3 * 2 + 60_000);
+        assert!(renew(late));
+        assert!(!renew(late));
+        fs::remove_file(layout.pki_file("broker-client.crt.pem")).unwrap();
+        assert!(renew(late));
+        assert!(server_identity(&layout).server().is_ok());
+        assert!(broker_identity(&layout).client().is_ok());
+    }
 }

@@ -22,7 +22,8 @@ const DAY_MS: u64 = 86_400_000;
 /// Clocks of devices may lag: certificates hold from a little before they are made.
 const BACKDATE_MS: u64 = 10 * 60 * 1000;
 const AUTHORITY_MS: u64 = 3650 * DAY_MS;
-const SERVER_MS: u64 = 397 * DAY_MS;
+/// How long the certificates of servers and of the controller itself hold.
+pub const SERVER_MS: u64 = 397 * DAY_MS;
 /// Common name of the controller's own certificate at the broker.
 pub const CONTROLLER_NAME: &str = "controller";
 /// How long a device's certificate holds.
@@ -188,6 +189,14 @@ impl Authority {
             key_pem: key.serialize_pem(),
         })
     }
+}
+
+/// Until when the first certificate of a PEM text holds.
+pub fn until(pem: &str) -> Option<UnixMs> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    Some(UnixMs(seconds.saturating_mul(1000)))
 }
 
 /// The device behind a client certificate that TLS has verified already; none for a key that is not a device's.

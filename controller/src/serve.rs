@@ -24,7 +24,7 @@ use crate::{
     console,
     disk::{self, DiskError},
     http::{context::Context, listener, router::router},
-    init::{self, LoadError},
+    init::{self, InitError, LoadError},
     layout::Layout,
     link::{
         client::Client,
@@ -79,6 +79,9 @@ pub enum ServeError {
     /// Its state.
     #[error("opening the controller's state")]
     State(#[source] LoadError),
+    /// Its own certificates are due.
+    #[error("issuing the controller's own certificates again")]
+    Renew(#[source] InitError),
     /// Its files.
     #[error("preparing the controller's folders")]
     Disk(#[source] DiskError),
@@ -115,6 +118,9 @@ pub async fn start(options: &Options, clock: Clock) -> Result<Running, ServeErro
     let (settings, authority) = init::authority(&layout).map_err(ServeError::State)?;
     let signer = Arc::new(init::signing_key(&layout).map_err(ServeError::State)?);
     let admin = AdminToken::new(init::admin_token(&layout).map_err(ServeError::State)?);
+    if init::renew(&layout, &settings, &authority, clock.now()).map_err(ServeError::Renew)? {
+        tracing::info!("issued the controller's own certificates again");
+    }
     disk::folder(&layout.runtime()).map_err(ServeError::Disk)?;
     let artifacts = Artifacts::open(layout.clone()).map_err(ServeError::Disk)?;
     let server = Arc::new(init::server_identity(&layout).server().map_err(ServeError::Tls)?);

@@ -71,3 +71,25 @@ pub async fn announced(
         .signed_by(signer)
         .map_err(SealKeyError::Sign)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_is_replaced_daily_and_destroyed_after_a_week() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).await.unwrap();
+        let start = UnixMs(1_795_000_000_000);
+        for (day, made, kept) in
+            [(0, true, 1), (0, false, 1), (1, true, 2), (7, true, 3), (8, true, 3)]
+        {
+            let now = start.plus(day * DAY_MS);
+            assert_eq!(rotate(&store, now).await.unwrap(), made, "day {day}");
+            let keys = store.private_seal_keys().await.unwrap();
+            assert_eq!(keys.len(), kept, "day {day}");
+        }
+        // A number is never given twice, whatever was destroyed.
+        assert_eq!(store.newest_seal_key().await.unwrap().unwrap().sequence, 4);
+    }
+}

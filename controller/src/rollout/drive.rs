@@ -40,6 +40,13 @@ pub struct Driver {
     pub news: Arc<Notify>,
 }
 
+/// What a turn follows.
+#[derive(Clone, Copy)]
+enum Woken {
+    ByNews,
+    ByTime,
+}
+
 /// Why a rollout did not move.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
@@ -99,26 +106,31 @@ fn members(devices: &[Device], assignments: &[Assignment]) -> Vec<Member> {
 impl Driver {
     /// Drives until the word to stop.
     pub async fn run(self, mut stop: Stop) {
+        let mut woken = Woken::ByNews;
         loop {
             let done = tokio::select! {
                 () = stop.wait() => return,
-                done = self.turn() => done,
+                done = self.turn(woken) => done,
             };
             if let Err(error) = done {
                 tracing::error!("a rollout did not move, trying again: {}", chain(&error));
             }
-            tokio::select! {
+            woken = tokio::select! {
                 () = stop.wait() => return,
-                () = self.news.notified() => {}
-                () = sleep(TICK) => {}
-            }
+                () = self.news.notified() => Woken::ByNews,
+                () = sleep(TICK) => Woken::ByTime,
+            };
         }
     }
 
-    /// One turn: the running rollout, or else the one that stands.
-    async fn turn(&self) -> Result<(), DriveError> {
-        for state in [RolloutState::Running, RolloutState::Complete] {
-            let rollout = self.store.newest_rollout(state).await.map_err(DriveError::Store)?;
+    /// One turn: the running rollout, or else the one that stands, to which time alone does nothing.
+    async fn turn(&self, woken: Woken) -> Result<(), DriveError> {
+        let states: &[RolloutState] = match woken {
+            Woken::ByNews => &[RolloutState::Running, RolloutState::Complete],
+            Woken::ByTime => &[RolloutState::Running],
+        };
+        for state in states {
+            let rollout = self.store.newest_rollout(*state).await.map_err(DriveError::Store)?;
             if let Some(rollout) = rollout {
                 return self.advance(&rollout).await;
             }

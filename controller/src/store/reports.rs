@@ -196,3 +196,6 @@ impl Store {
         Ok(number(id))
     }
 }
+
+#[cfg(test)]
+mod tests;
