@@ -9,13 +9,22 @@ use crate::{
     terminal::{Colour, Terminal},
 };
 
+/// Longest evidence shown to a person.
+const EVIDENCE_CHARS_MAX: usize = 150;
+
 /// The demo's record, shown while it grows.
 pub struct Timeline {
     terminal: Terminal,
     start: Instant,
     entries: Vec<Entry>,
-    checks: Vec<(String, bool)>,
+    checks: Vec<Check>,
     facts: serde_json::Map<String, Value>,
+}
+
+struct Check {
+    name: String,
+    held: bool,
+    evidence: String,
 }
 
 struct Entry {
@@ -75,8 +84,8 @@ impl Timeline {
         } else {
             self.terminal.paint(Colour::Red, "✗")
         };
-        self.checks.push((name.to_owned(), held));
-        let evidence = self.terminal.paint(Colour::Dim, evidence);
+        self.checks.push(Check { name: name.to_owned(), held, evidence: evidence.to_owned() });
+        let evidence = self.terminal.paint(Colour::Dim, &shortened(evidence));
         self.terminal.line(&format!("         {mark} {}  {evidence}", name.replace('_', " ")))
     }
 
@@ -92,7 +101,7 @@ impl Timeline {
 
     /// Checks that did not hold.
     pub fn failed(&self) -> usize {
-        self.checks.iter().filter(|(_, held)| !held).count()
+        self.checks.iter().filter(|check| !check.held).count()
     }
 
     /// Checks made.
@@ -104,7 +113,12 @@ impl Timeline {
     pub fn finish(&self, error: Option<String>) -> io::Result<()> {
         let seconds = self.start.elapsed().as_secs_f64();
         let checks: serde_json::Map<String, Value> =
-            self.checks.iter().map(|(name, held)| (name.clone(), Value::Bool(*held))).collect();
+            self.checks.iter().map(|check| (check.name.clone(), Value::Bool(check.held))).collect();
+        let evidence: serde_json::Map<String, Value> = self
+            .checks
+            .iter()
+            .map(|check| (check.name.clone(), Value::String(check.evidence.clone())))
+            .collect();
         let entries: Vec<Value> = self
             .entries
             .iter()
@@ -112,6 +126,7 @@ impl Timeline {
             .collect();
         let value = json!({
             "checks": checks,
+            "evidence": evidence,
             "held": self.checked() - self.failed(),
             "seconds": (seconds * 10.0).round() / 10.0,
             "timeline": entries,
@@ -123,6 +138,14 @@ impl Timeline {
         let text =
             self.terminal.paint(colour, &format!("\n{held} of {all} checks held, {seconds:.0} s"));
         self.terminal.result(&text, &value)
+    }
+}
+
+/// What fits beside a check; the whole text is in the JSON output.
+fn shortened(evidence: &str) -> String {
+    match evidence.char_indices().nth(EVIDENCE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &evidence[..end]),
+        None => evidence.to_owned(),
     }
 }
 
