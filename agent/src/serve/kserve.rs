@@ -8,13 +8,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use engine::{embedder::LongText, worker::message::ModelInfo};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::serve::{
     body,
     context::{CALL_MAX, Context},
     refused::{Dialect, Refused},
-    tensor::{self, InferRequest},
+    tensor::{self, InferRequest, InferResponse},
 };
 
 /// `GET /v2`.
@@ -88,7 +89,7 @@ async fn infer_by(
     context: &Context,
     model: ModelInfo,
     request: Request<Body>,
-) -> Result<Value, Refused> {
+) -> Result<InferResponse, Refused> {
     let mut request: InferRequest = body::json(request).await?;
     let id = request.id.take();
     let long = if request.truncate()? { LongText::Cut } else { LongText::Refuse };
@@ -96,7 +97,7 @@ async fn infer_by(
     let embeddings = context.worker()?.embed(&model.name, texts, long, CALL_MAX).await?;
     context.metrics.texts.inc_by(embeddings.tokens.len() as u64);
     context.metrics.tokens.inc_by(embeddings.tokens.iter().copied().map(u64::from).sum());
-    Ok(tensor::response(id, &model, &embeddings))
+    Ok(tensor::response(id, model, &embeddings))
 }
 
 async fn versioned(context: &Context, name: &str, version: &str) -> Result<ModelInfo, Refused> {
@@ -114,7 +115,7 @@ async fn versioned(context: &Context, name: &str, version: &str) -> Result<Model
     Err(Refused::new(StatusCode::NOT_FOUND, "version_not_found", message))
 }
 
-fn respond(result: Result<Value, Refused>) -> Response {
+fn respond<T: Serialize>(result: Result<T, Refused>) -> Response {
     match result {
         Ok(body) => Json(body).into_response(),
         Err(refused) => refused.into_response(Dialect::Kserve),

@@ -12,7 +12,7 @@ use engine::{
     embedder::LongText,
     worker::message::{Embeddings, ModelInfo},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::serve::{
@@ -35,6 +35,35 @@ struct EmbeddingsRequest {
 enum Encoding {
     Float,
     Base64,
+}
+
+/// What is answered. Typed, since a `Value` would write each f32 with the digits of an f64.
+#[derive(Debug, Serialize)]
+struct EmbeddingsResponse {
+    object: &'static str,
+    data: Vec<Row>,
+    model: String,
+    usage: Usage,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    object: &'static str,
+    index: usize,
+    embedding: Numbers,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Numbers {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Debug, Serialize)]
+struct Usage {
+    prompt_tokens: u64,
+    total_tokens: u64,
 }
 
 /// `POST /v1/embeddings`.
@@ -64,7 +93,7 @@ pub async fn model(State(context): State<Context>, Path(name): Path<String>) -> 
     }
 }
 
-async fn embed(context: &Context, request: Request<Body>) -> Result<Value, Refused> {
+async fn embed(context: &Context, request: Request<Body>) -> Result<EmbeddingsResponse, Refused> {
     let request: EmbeddingsRequest = body::json(request).await?;
     let encoding = encoding(request.encoding_format.as_deref())?;
     let texts = texts(request.input)?;
@@ -81,12 +110,12 @@ async fn embed(context: &Context, request: Request<Body>) -> Result<Value, Refus
     let tokens: u64 = embeddings.tokens.iter().copied().map(u64::from).sum();
     context.metrics.texts.inc_by(embeddings.tokens.len() as u64);
     context.metrics.tokens.inc_by(tokens);
-    Ok(json!({
-        "object": "list",
-        "data": rows(&embeddings, encoding),
-        "model": model.name,
-        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-    }))
+    Ok(EmbeddingsResponse {
+        object: "list",
+        data: rows(&embeddings, encoding),
+        model: model.name,
+        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+    })
 }
 
 fn encoding(format: Option<&str>) -> Result<Encoding, Refused> {
@@ -131,17 +160,18 @@ fn texts(input: Value) -> Result<Vec<String>, Refused> {
     }
 }
 
-fn rows(embeddings: &Embeddings, encoding: Encoding) -> Vec<Value> {
-    let row = |(index, embedding): (usize, Value)| json!({ "object": "embedding", "index": index, "embedding": embedding });
+fn rows(embeddings: &Embeddings, encoding: Encoding) -> Vec<Row> {
+    let row = |(index, embedding)| Row { object: "embedding", index, embedding };
     match encoding {
         Encoding::Float => {
-            let vectors = embeddings.vectors().into_iter().map(Value::from);
+            let vectors = embeddings.vectors().into_iter().map(Numbers::Float);
             vectors.enumerate().map(row).collect()
         }
         Encoding::Base64 => {
             let row_bytes = (embeddings.dim as usize).max(1) * size_of::<f32>();
             let texts = embeddings.rows.as_slice().chunks_exact(row_bytes);
-            texts.map(|bytes| Value::from(BASE64.encode(bytes))).enumerate().map(row).collect()
+            let texts = texts.map(|bytes| Numbers::Base64(BASE64.encode(bytes)));
+            texts.enumerate().map(row).collect()
         }
     }
 }
@@ -185,13 +215,9 @@ mod tests {
             compute_us: 1,
         };
         let floats = rows(&embeddings, Encoding::Float);
-        assert_eq!(floats[1]["embedding"][0].as_f64(), Some(3.0));
+        assert_eq!(floats[1].embedding, Numbers::Float(vec![3.0, 1e-20]));
         let base64 = rows(&embeddings, Encoding::Base64);
-        let texts: Vec<u8> = base64
-            .iter()
-            .flat_map(|row| BASE64.decode(row["embedding"].as_str().unwrap().as_bytes()).unwrap())
-            .collect();
-        assert_eq!(texts, bytes);
-        assert_eq!((base64.len(), &base64[1]["index"]), (2, &json!(1)));
+        assert_eq!((base64.len(), base64[1].index), (2, 1));
+        assert_eq!(base64[1].embedding, Numbers::Base64(BASE64.encode(&bytes[8..])));
     }
 }

@@ -2,12 +2,21 @@
 //!
 //! Ending has two steps, since a client may be about to send its next request on an open connection. First every response
 //! says `Connection: close`, while new connections are still taken; then none is taken any more (they wait at the
-//! listening socket, which somebody else holds too, for the next gateway), idle ones are closed and busy ones finish.
+//! listening socket, which somebody else holds too, for the next gateway), idle ones are closed, busy ones finish, and
+//! one that was just opened may still ask its first question.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -24,6 +33,8 @@ use tokio::{
 pub const CONNECTIONS_MAX: u32 = 512;
 /// Longest wait for the head of a request, and so for the next request on an open connection.
 const HEAD_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for the first request on a connection that was taken just before none was any more.
+const FIRST_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, such as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -112,7 +123,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut taking: watch::Receiver<Taking>,
     open: Open,
 ) {
-    let service = TowerToHyperService::new(router);
+    let asked = Arc::new(AtomicBool::new(false));
+    let service = Marking { inner: TowerToHyperService::new(router), asked: Arc::clone(&asked) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
@@ -121,14 +133,42 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = ended(&mut taking) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // A client that has just connected is about to ask; closing now would fail its request.
+            let first = async {
+                if !asked.load(Ordering::Relaxed) {
+                    time::sleep(FIRST_MAX).await;
+                }
+            };
+            tokio::select! {
+                result = connection.as_mut() => result,
+                () = first => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(reason) = result {
         tracing::debug!(%reason, "connection ended");
     }
     drop(open);
+}
+
+/// A service that notes that it was asked.
+struct Marking<S> {
+    inner: S,
+    asked: Arc<AtomicBool>,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Marking<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<Incoming>) -> S::Future {
+        self.asked.store(true, Ordering::Relaxed);
+        self.inner.call(request)
+    }
 }
 
 /// An open connection, counted until it is dropped.

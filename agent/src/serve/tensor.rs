@@ -1,7 +1,7 @@
 //! JSON tensors of the Open Inference Protocol v2: one BYTES input of texts, one FP32 output of embeddings. Pure.
 
 use engine::worker::message::{Embeddings, ModelInfo};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::serve::refused::Refused;
@@ -184,23 +184,33 @@ pub fn metadata(model: &ModelInfo) -> Value {
     })
 }
 
+/// An inference response. Typed, since a `Value` would write each f32 with the digits of an f64.
+#[derive(Debug, Serialize)]
+pub struct InferResponse {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    model_name: String,
+    model_version: String,
+    outputs: [OutputTensor; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct OutputTensor {
+    name: &'static str,
+    datatype: &'static str,
+    shape: [usize; 2],
+    data: Vec<f32>,
+}
+
 /// The response with `embeddings`.
-pub fn response(id: Option<String>, model: &ModelInfo, embeddings: &Embeddings) -> Value {
-    let data: Vec<f32> = embeddings.vectors().into_iter().flatten().collect();
-    let mut body = json!({
-        "model_name": model.name,
-        "model_version": model.version,
-        "outputs": [{
-            "name": OUTPUT,
-            "datatype": "FP32",
-            "shape": [embeddings.tokens.len(), embeddings.dim],
-            "data": data,
-        }],
-    });
-    if let (Some(id), Some(members)) = (id, body.as_object_mut()) {
-        members.insert("id".to_owned(), Value::from(id));
-    }
-    body
+pub fn response(id: Option<String>, model: ModelInfo, embeddings: &Embeddings) -> InferResponse {
+    let output = OutputTensor {
+        name: OUTPUT,
+        datatype: "FP32",
+        shape: [embeddings.tokens.len(), embeddings.dim as usize],
+        data: embeddings.vectors().into_iter().flatten().collect(),
+    };
+    InferResponse { id, model_name: model.name, model_version: model.version, outputs: [output] }
 }
 
 #[cfg(test)]
