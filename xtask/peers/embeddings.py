@@ -17,6 +17,8 @@ def main() -> None:
     model, tokenizer_file, sentences = sys.argv[1:]
     tokenizer = tokenizers.Tokenizer.from_file(tokenizer_file)
     tokenizer.no_padding()
+    # 256 tokens is what the model was trained for; its tokenizer.json would cut at 128.
+    tokenizer.enable_truncation(256)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     inputs = {value.name for value in session.get_inputs()}
     with open(sentences, encoding="utf-8") as file:

@@ -23,7 +23,7 @@ pub(crate) struct Plan {
 struct Case {
     name: &'static str,
     path: &'static str,
-    body: fn(u32) -> Value,
+    body: fn(&str, u32) -> Value,
 }
 
 const QUESTIONS: [&str; 4] = [
@@ -42,9 +42,13 @@ const CASES: [Case; 2] = [
     Case {
         name: "embeddings",
         path: "/v1/embeddings",
-        body: |number| json!({ "input": question(number) }),
+        body: |model, number| json!({ "model": model, "input": question(number) }),
     },
-    Case { name: "ask", path: "/v1/ask", body: |number| json!({ "question": question(number) }) },
+    Case {
+        name: "ask",
+        path: "/v1/ask",
+        body: |model, number| json!({ "model": model, "question": question(number) }),
+    },
 ];
 
 #[derive(Debug, Serialize)]
@@ -97,10 +101,11 @@ fn measure(agent: &Agent, case: &Case, connections: u32, requests: u32) -> Resul
 
 fn ask(agent: &Agent, case: &Case, requests: u32) -> Result<Vec<Duration>, Failure> {
     let mut connection = agent.connect()?;
+    let model = connection.first_model()?;
     let mut durations = Vec::with_capacity(requests as usize);
     for number in 0..requests {
         let start = now();
-        connection.post(case.path, &(case.body)(number))?;
+        connection.post(case.path, &(case.body)(&model, number))?;
         durations.push(start.elapsed());
     }
     Ok(durations)

@@ -67,17 +67,26 @@ pub(crate) struct Connection {
 impl Connection {
     /// Posts JSON and gives the answer's; a status other than 200 is a failure that shows it.
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let asking = |error| Failure::new(format!("asking `{path}`")).because(error);
         let body = body.to_string();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            self.agent.address,
-            self.agent.token,
-            body.len()
+        let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        self.ask("POST", path, &format!("{head}\r\n{body}"))
+    }
+
+    /// The name of the first model that the agent serves.
+    pub(crate) fn first_model(&mut self) -> Result<String, Failure> {
+        let answer = self.ask("GET", "/v1/models", "\r\n")?;
+        let name = answer.pointer("/data/0/id").and_then(Value::as_str);
+        name.map(str::to_owned).ok_or_else(|| Failure::new("the agent serves no model"))
+    }
+
+    /// Sends a request whose head goes on with `rest`.
+    fn ask(&mut self, method: &str, path: &str, rest: &str) -> Result<Value, Failure> {
+        let asking = |error| Failure::new(format!("asking `{path}`")).because(error);
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n{rest}",
+            self.agent.address, self.agent.token
         );
-        let stream = self.stream.get_mut();
-        stream.write_all(format!("{head}{body}").as_bytes()).map_err(asking)?;
+        self.stream.get_mut().write_all(request.as_bytes()).map_err(asking)?;
         let (status, answer) = answer(&mut self.stream).map_err(asking)?;
         if status != 200 {
             let text = String::from_utf8_lossy(&answer);

@@ -152,8 +152,9 @@ struct Ours {
 fn ask_agent(agent: &Agent, sentences: &[&str]) -> Result<Ours, Failure> {
     say::line("asking the agent");
     let mut connection = agent.connect()?;
+    let model = connection.first_model()?;
     let mut ask = |format: &str| {
-        let body = json!({ "input": sentences, "encoding_format": format });
+        let body = json!({ "model": model, "input": sentences, "encoding_format": format });
         let answer = connection.post("/v1/embeddings", &body)?;
         let data = answer.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
         data.iter()
