@@ -225,6 +225,24 @@ fn an_altered_or_missing_object_is_refused_and_fetched_again() {
 }
 
 #[test]
+fn a_damaged_store_file_is_forgotten_and_fetched_again() {
+    let mut rig = Rig::new();
+    let (one, two) = (rig.release(1), rig.release(2));
+    rig.commit(&one);
+    let dir = rig.device.dir.clone();
+    let store = Store::new(&RealDisk, &dir);
+    let model = Digest::of(&[7; 100_000]);
+    disk::Disk::set_mode(&RealDisk, &store.path(&model), 0o644).unwrap();
+    disk::Disk::write_at(&RealDisk, &store.path(&model), 10, b"x").unwrap();
+    assert_eq!(store.missing(&two.manifest).len(), 1, "nobody has noticed yet");
+    rig.stage(&two, Wish::default());
+    rig.run();
+    rig.refused(Some(one.digest()), EventKind::Refused, "is not as its release says");
+    assert!(store.missing(&two.manifest).iter().any(|object| object.sha256 == model));
+    rig.commit(&two);
+}
+
+#[test]
 fn a_bad_archive_or_a_failing_agent_is_quarantined_before_arming() {
     let mut rig = Rig::new();
     let one = rig.release(1);

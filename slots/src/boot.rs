@@ -3,7 +3,10 @@
 use protocol::{digest::Digest, id::Slot, report::EventKind, time::UnixMs, tuf::verify::Floor};
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Effect, Event, Held, Note, Refused, State, step};
+use crate::{
+    state::{Event, Held, State},
+    transition::{Effect, Note, Refused, step},
+};
 
 /// Most releases remembered as quarantined; the oldest is forgotten first.
 pub const QUARANTINE_MAX: usize = 16;

@@ -2,7 +2,8 @@
 //! ever having neither.
 //!
 //! # Layout
-//! - [`state`]: the state machine, pure and total; [`boot`]: the state with all that must be remembered beside it
+//! - [`state`]: where an update stands; [`transition`]: the state machine, pure and total
+//! - [`boot`]: the state with all that must be remembered beside it
 //! - [`disk`]: what durable writes go through; [`crash_disk`]: a disk that loses power, for tests
 //! - [`record`]: the boot record, two copies of 4 KiB; [`lock`]: who may change it
 //! - [`layout`]: every path below the state folder
@@ -23,4 +24,5 @@ pub mod lock;
 pub mod record;
 pub mod state;
 pub mod store;
+pub mod transition;
 pub mod verify;

@@ -12,7 +12,8 @@ use crate::{
     disk::{self, Disk},
     install,
     layout::StateDir,
-    state::{Effect, Event, Refused},
+    state::Event,
+    transition::{Effect, Refused},
 };
 
 /// Size of one copy, in bytes.

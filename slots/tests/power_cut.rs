@@ -24,7 +24,7 @@ impl Rig {
 
     /// A machine that never had a release.
     fn enrolled() -> Self {
-        let (world, dir, base) = (World::new(), StateDir::new("/s"), CrashDisk::new());
+        let (world, dir, base) = (World::new(b"agent "), StateDir::new("/s"), CrashDisk::new());
         world.enrol(&base, &dir);
         Self { world, dir, base }
     }

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use protocol::{digest::Digest, handover::Gate, id::Slot, time::UnixMs};
 use slots::{
     boot::BootRecord,
-    state::{Candidate, Effect, Event, Held, Note, State, Step, Trial, step},
+    state::{Candidate, Event, Held, State, Trial},
+    transition::{Effect, Note, Step, step},
 };
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);

@@ -16,10 +16,7 @@ use protocol::{
     verified::Verified,
 };
 use slots::{
-    boot::BootRecord,
-    disk::Disk,
-    layout::StateDir,
-    state::{Candidate, Refused},
+    boot::BootRecord, disk::Disk, layout::StateDir, state::Candidate, transition::Refused,
 };
 
 /// A request that passed.

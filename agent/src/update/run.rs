@@ -18,8 +18,9 @@ use slots::{
     layout::StateDir,
     lock::{Lock, LockError},
     record::{self, RecordError},
-    state::{Effect, Event, Refused, State, resume},
+    state::{Event, State},
     store::Store,
+    transition::{Effect, Refused, resume},
 };
 
 use crate::update::{

@@ -1,0 +1,385 @@
+//! `step(state, event, now) → state, notes, effects`. Pure and total.
+//!
+//! ```text
+//! Steady → Staging → Staged → Loaded → Golden → Armed → Probation → Steady (committed)
+//!             └────────┴────────┴────────┴────────┴────────┴──────→ Steady (rolled back)
+//! ```
+//! Up to `Golden` a newer request may take the place of the trial; from `Armed` on, the trial ends first.
+
+use protocol::{digest::Digest, handover::Gate, id::Slot, report::EventKind, time::UnixMs};
+
+use crate::state::{Candidate, Event, Held, State, Trial};
+
+/// Clean stops in one probation that give their try back.
+const REFUNDS: u8 = 3;
+
+/// What must be remembered beside the state, in the same write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Never try this release again by itself.
+    Quarantine {
+        /// Release.
+        release: Digest,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Forget that this release was quarantined.
+    Pardon {
+        /// Release.
+        release: Digest,
+    },
+    /// Accept nothing below this any more.
+    TargetsFloor(u64),
+    /// Accept no release counter up to this any more.
+    CounterFloor(u64),
+    /// Tell the controller.
+    Happened {
+        /// What.
+        kind: EventKind,
+        /// Release concerned.
+        trial: Trial,
+        /// In words.
+        detail: String,
+    },
+}
+
+/// What must be done once the state is durable. Each may be done twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Fill the trial's slot from staging area and store.
+    Build(Trial),
+    /// Stamp the slot as committed.
+    Stamp(Held),
+    /// Trust the newest root that came with the release.
+    AdoptRoot(Held),
+    /// Remove from the store what no slot uses.
+    Prune,
+}
+
+/// The outcome of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The next state.
+    pub state: State,
+    /// To be stored with it.
+    pub notes: Vec<Note>,
+    /// To be done after it is stored.
+    pub effects: Vec<Effect>,
+}
+
+/// Why an event changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A trial is too far to be replaced.
+    #[error("release {name} is {phase}; another one has to wait until that trial ends")]
+    Busy {
+        /// Release on trial.
+        name: String,
+        /// Its phase.
+        phase: &'static str,
+    },
+    /// It is the committed release, or the one on trial.
+    #[error("release {0} is already {1}")]
+    Already(String, &'static str),
+    /// No trial, or another one.
+    #[error("release {} is not on trial", .0.short())]
+    NotOnTrial(Digest),
+    /// The event does not belong to this phase.
+    #[error("{what} does not belong to the phase {phase}")]
+    OutOfOrder {
+        /// Event.
+        what: &'static str,
+        /// Phase.
+        phase: &'static str,
+    },
+    /// Nothing is due, or there is nothing to spend.
+    #[error("nothing to do in the phase {0}")]
+    NothingDue(&'static str),
+    /// The controller halted it.
+    #[error("halted by the controller: {0}")]
+    Halted(String),
+    /// It was given up before.
+    #[error(
+        "release {} is quarantined ({reason}); the controller can ask for it again by name", .release.short()
+    )]
+    Quarantined {
+        /// Release.
+        release: Digest,
+        /// Why it was given up.
+        reason: String,
+    },
+}
+
+/// The next state, or why the event changes nothing.
+pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
+    let phase = state.phase();
+    match (state, event) {
+        (State::Steady { active }, Event::Accept(candidate)) => accept(active, candidate),
+        (
+            State::Staging { active, trial }
+            | State::Staged { active, trial }
+            | State::Loaded { active, trial }
+            | State::Golden { active, trial },
+            Event::Accept(candidate),
+        ) => {
+            if trial.held.release == candidate.release {
+                return Err(Refused::Already(trial.held.name, "on trial"));
+            }
+            accept(active, candidate)
+        }
+        (State::Armed { trial, .. } | State::Probation { trial, .. }, Event::Accept(candidate)) => {
+            if trial.held.release == candidate.release {
+                return Err(Refused::Already(trial.held.name, "on trial"));
+            }
+            Err(Refused::Busy { name: trial.held.name, phase })
+        }
+
+        (State::Staging { active, trial }, Event::Built) => {
+            let notes = vec![happened(EventKind::Staged, &trial, String::new())];
+            Ok(Step { state: State::Staged { active, trial }, notes, effects: vec![] })
+        }
+        (
+            State::Steady { .. }
+            | State::Staged { .. }
+            | State::Loaded { .. }
+            | State::Golden { .. }
+            | State::Armed { .. }
+            | State::Probation { .. },
+            Event::Built,
+        ) => Err(Refused::OutOfOrder { what: "a built slot", phase }),
+
+        (state, Event::Passed { release, gate }) => passed(state, release, gate),
+
+        (State::Steady { .. }, Event::Failed { release, .. }) => Err(Refused::NotOnTrial(release)),
+        (
+            State::Staging { active, trial }
+            | State::Staged { active, trial }
+            | State::Loaded { active, trial }
+            | State::Golden { active, trial }
+            | State::Armed { active, trial }
+            | State::Probation { active, trial, .. },
+            Event::Failed { release, gate, reason },
+        ) => {
+            if trial.held.release != release {
+                return Err(Refused::NotOnTrial(release));
+            }
+            Ok(roll_back(active, trial, format!("{} gate: {reason}", gate.as_str())))
+        }
+
+        (State::Steady { .. }, Event::Rejected { .. } | Event::Abandoned { .. }) => {
+            Err(Refused::NothingDue(phase))
+        }
+        (
+            State::Staging { active, trial }
+            | State::Staged { active, trial }
+            | State::Loaded { active, trial }
+            | State::Golden { active, trial }
+            | State::Armed { active, trial }
+            | State::Probation { active, trial, .. },
+            Event::Rejected { reason },
+        ) => Ok(roll_back(active, trial, reason)),
+        (
+            State::Staging { active, trial }
+            | State::Staged { active, trial }
+            | State::Loaded { active, trial }
+            | State::Golden { active, trial },
+            Event::Abandoned { reason },
+        ) => {
+            let notes = vec![happened(EventKind::Refused, &trial, reason)];
+            Ok(Step { state: State::Steady { active }, notes, effects: vec![] })
+        }
+        (State::Armed { trial, .. } | State::Probation { trial, .. }, Event::Abandoned { .. }) => {
+            Err(Refused::Busy { name: trial.held.name, phase })
+        }
+
+        (State::Golden { active, trial }, Event::Arm { halted: None }) => {
+            let notes = vec![happened(EventKind::Armed, &trial, String::new())];
+            Ok(Step { state: State::Armed { active, trial }, notes, effects: vec![] })
+        }
+        (State::Golden { .. }, Event::Arm { halted: Some(reason) }) => Err(Refused::Halted(reason)),
+        (
+            State::Steady { .. }
+            | State::Staging { .. }
+            | State::Staged { .. }
+            | State::Loaded { .. }
+            | State::Armed { .. }
+            | State::Probation { .. },
+            Event::Arm { .. },
+        ) => Err(Refused::OutOfOrder { what: "arming", phase }),
+
+        (State::Armed { active, trial }, Event::Start) => {
+            let tries_left = trial.tries.saturating_sub(1);
+            let notes = vec![happened(EventKind::Probation, &trial, spent(&trial, tries_left))];
+            let deadline = now.plus(trial.probation_ms);
+            let state =
+                State::Probation { active, trial, tries_left, refunds_left: REFUNDS, deadline };
+            Ok(Step { state, notes, effects: vec![] })
+        }
+        (State::Probation { active, trial, tries_left: 0, .. }, Event::Start) => {
+            let reason = format!("the gateway did not stay up in any of {} starts", trial.tries);
+            Ok(roll_back(active, trial, reason))
+        }
+        (State::Probation { active, trial, tries_left, refunds_left, .. }, Event::Start) => {
+            let tries_left = tries_left.saturating_sub(1);
+            let notes = vec![happened(EventKind::Probation, &trial, spent(&trial, tries_left))];
+            let deadline = now.plus(trial.probation_ms);
+            let state = State::Probation { active, trial, tries_left, refunds_left, deadline };
+            Ok(Step { state, notes, effects: vec![] })
+        }
+        (
+            State::Steady { .. }
+            | State::Staging { .. }
+            | State::Staged { .. }
+            | State::Loaded { .. }
+            | State::Golden { .. },
+            Event::Start,
+        ) => Err(Refused::NothingDue(phase)),
+
+        (State::Probation { active, trial, deadline, .. }, Event::Tick) if now >= deadline => {
+            let reason = format!("no verdict within {} ms of probation", trial.probation_ms);
+            Ok(roll_back(active, trial, reason))
+        }
+        (
+            State::Steady { .. }
+            | State::Staging { .. }
+            | State::Staged { .. }
+            | State::Loaded { .. }
+            | State::Golden { .. }
+            | State::Armed { .. }
+            | State::Probation { .. },
+            Event::Tick,
+        ) => Err(Refused::NothingDue(phase)),
+
+        (
+            State::Probation { active, trial, tries_left, refunds_left, deadline },
+            Event::CleanStop,
+        ) => {
+            let Some(refunds_left) = refunds_left.checked_sub(1) else {
+                return Err(Refused::NothingDue(phase));
+            };
+            let tries_left = tries_left.saturating_add(1).min(trial.tries);
+            let state = State::Probation { active, trial, tries_left, refunds_left, deadline };
+            Ok(Step { state, notes: vec![], effects: vec![] })
+        }
+        (
+            State::Steady { .. }
+            | State::Staging { .. }
+            | State::Staged { .. }
+            | State::Loaded { .. }
+            | State::Golden { .. }
+            | State::Armed { .. },
+            Event::CleanStop,
+        ) => Err(Refused::NothingDue(phase)),
+    }
+}
+
+/// What remains to be done after a crash in `state`.
+pub fn resume(state: &State) -> Vec<Effect> {
+    match state {
+        State::Steady { active: Some(held) } => committed_effects(held),
+        State::Staging { trial, .. } => vec![Effect::Build(trial.clone())],
+        State::Steady { active: None }
+        | State::Staged { .. }
+        | State::Loaded { .. }
+        | State::Golden { .. }
+        | State::Armed { .. }
+        | State::Probation { .. } => vec![],
+    }
+}
+
+fn accept(active: Option<Held>, candidate: Candidate) -> Result<Step, Refused> {
+    if let Some(held) = active.as_ref().filter(|held| held.release == candidate.release) {
+        return Err(Refused::Already(held.name.clone(), "committed"));
+    }
+    let slot = active.as_ref().map_or(Slot::A, |held| held.slot.other());
+    let Candidate { release, name, counter, targets_version, rollout, tries, probation_ms } =
+        candidate;
+    let held = Held { slot, release, name, counter };
+    let trial = Trial { held, targets_version, rollout, tries, probation_ms };
+    let notes = vec![
+        Note::Pardon { release },
+        Note::TargetsFloor(targets_version),
+        happened(EventKind::Fetched, &trial, String::new()),
+    ];
+    let effects = vec![Effect::Build(trial.clone())];
+    Ok(Step { state: State::Staging { active, trial }, notes, effects })
+}
+
+fn passed(state: State, release: Digest, gate: Gate) -> Result<Step, Refused> {
+    let phase = state.phase();
+    match state.trial() {
+        Some(trial) if trial.held.release == release => {}
+        Some(_) | None => {
+            return match state.active() {
+                Some(held) if held.release == release => {
+                    Err(Refused::Already(held.name.clone(), "committed"))
+                }
+                Some(_) | None => Err(Refused::NotOnTrial(release)),
+            };
+        }
+    }
+    match (state, gate) {
+        (State::Staged { active, trial }, Gate::Load) => {
+            let notes = vec![happened(EventKind::Loaded, &trial, String::new())];
+            Ok(Step { state: State::Loaded { active, trial }, notes, effects: vec![] })
+        }
+        (State::Loaded { active, trial }, Gate::Golden) => {
+            let notes = vec![happened(EventKind::Golden, &trial, String::new())];
+            Ok(Step { state: State::Golden { active, trial }, notes, effects: vec![] })
+        }
+        (State::Probation { trial, .. }, Gate::Probation) => {
+            let notes = vec![
+                Note::CounterFloor(trial.held.counter),
+                happened(EventKind::Committed, &trial, String::new()),
+            ];
+            let mut effects = committed_effects(&trial.held);
+            effects.push(Effect::Prune);
+            Ok(Step { state: State::Steady { active: Some(trial.held) }, notes, effects })
+        }
+        (
+            State::Loaded { trial, .. }
+            | State::Golden { trial, .. }
+            | State::Armed { trial, .. }
+            | State::Probation { trial, .. },
+            Gate::Load,
+        )
+        | (
+            State::Golden { trial, .. }
+            | State::Armed { trial, .. }
+            | State::Probation { trial, .. },
+            Gate::Golden,
+        ) => Err(Refused::Already(trial.held.name, "past that gate")),
+        (State::Steady { .. } | State::Staging { .. }, Gate::Load)
+        | (State::Steady { .. } | State::Staging { .. } | State::Staged { .. }, Gate::Golden)
+        | (
+            State::Steady { .. }
+            | State::Staging { .. }
+            | State::Staged { .. }
+            | State::Loaded { .. }
+            | State::Golden { .. }
+            | State::Armed { .. },
+            Gate::Probation,
+        ) => Err(Refused::OutOfOrder { what: gate.as_str(), phase }),
+    }
+}
+
+fn roll_back(active: Option<Held>, trial: Trial, reason: String) -> Step {
+    let release = trial.held.release;
+    let notes = vec![
+        Note::Quarantine { release, reason: reason.clone() },
+        happened(EventKind::RolledBack, &trial, reason),
+    ];
+    Step { state: State::Steady { active }, notes, effects: vec![] }
+}
+
+fn committed_effects(held: &Held) -> Vec<Effect> {
+    vec![Effect::Stamp(held.clone()), Effect::AdoptRoot(held.clone())]
+}
+
+fn happened(kind: EventKind, trial: &Trial, detail: String) -> Note {
+    Note::Happened { kind, trial: trial.clone(), detail }
+}
+
+fn spent(trial: &Trial, tries_left: u8) -> String {
+    format!("start {} of {}", trial.tries.saturating_sub(tries_left), trial.tries)
+}
