@@ -102,3 +102,36 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_used_once_and_not_after_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).await.unwrap();
+        let device = DeviceId::from(Digest::of(b"device"));
+        let token = |id: &str| Token {
+            id: id.into(),
+            secret_digest: Digest::of(b"secret"),
+            root: Digest::of(b"root"),
+            created_at: UnixMs(0),
+            expires_at: UnixMs(100),
+            used_at: None,
+        };
+        for id in ["a", "b"] {
+            store.add_token(&token(id)).await.unwrap();
+        }
+        let mut writing = store.begin().await.unwrap();
+        for (id, at, used) in
+            [("a", 99, true), ("a", 99, false), ("b", 100, false), ("c", 1, false)]
+        {
+            let done = store.use_token(&mut writing, id, device, UnixMs(at)).await.unwrap();
+            assert_eq!(done, used, "{id} at {at}");
+        }
+        store.commit(writing).await.unwrap();
+        assert_eq!(store.token("a").await.unwrap().unwrap().used_at, Some(UnixMs(99)));
+        assert_eq!(store.token("b").await.unwrap(), Some(token("b")));
+    }
+}

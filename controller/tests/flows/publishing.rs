@@ -6,6 +6,7 @@ use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::json;
 
 use crate::{
+    device::{csr, new_key},
     releases::{Signers, Wanted},
     rig::{Prepared, Rig},
 };
@@ -169,6 +170,13 @@ async fn who_has_no_authority_gets_nothing() {
     let client = foreigner.identify(rig.stranger());
     let answer = client.begin(Method::GET, "/healthz", axum::body::Body::empty()).await;
     assert!(answer.is_err(), "a certificate of another fleet was accepted");
+
+    // A genuine certificate of a device that the fleet does not know (any more) opens nothing.
+    let (_, authority) = controller::init::authority(&rig.layout).unwrap();
+    let unknown = new_key();
+    let certificate = authority.device(&csr(&unknown), rig.now()).unwrap();
+    let client = rig.stranger().with_identity(&certificate.pem, &unknown);
+    client.get("/artifacts/metadata/1.root.json").await.refused(401, "unauthorized");
 
     // The controller's own certificate at the broker is nobody's device.
     let pki = |name: &str| std::fs::read(rig.layout.pki_file(name)).unwrap();

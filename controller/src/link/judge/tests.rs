@@ -140,6 +140,9 @@ fn topics_that_are_not_ours_are_refused() {
     scene.check_refused("socle/1/demo/all/halt", &genuine, "unknown-topic");
     let other = Topic::Report("other".parse().unwrap(), scene.id(), Channel::Event).to_string();
     scene.check_refused(&other, &genuine, "foreign");
+    let other = Topic::Report("other".parse().unwrap(), scene.id(), Channel::Presence).to_string();
+    let online = cbor::encode(&Presence { online: true }).unwrap();
+    scene.check_refused(&other, &online, "foreign");
 }
 
 #[test]
