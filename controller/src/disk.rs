@@ -83,10 +83,14 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), DiskError>
     reason = "this is the one place that renames; it syncs the folder"
 )]
 pub fn place(from: &Path, to: &Path) -> Result<(), DiskError> {
-    let folder = to.parent().unwrap_or_else(|| Path::new("."));
     fs::rename(from, to)
-        .and_then(|()| File::open(folder)?.sync_all())
+        .and_then(|()| File::open(folder_of(to))?.sync_all())
         .map_err(|source| DiskError::Place { path: to.to_owned(), source })
+}
+
+/// The folder a file lies in; the working folder for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -103,6 +107,14 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bare_name_lies_in_the_working_folder() {
+        for (path, folder) in [("ready", "."), ("./ready", "."), ("a/ready", "a"), ("/ready", "/")]
+        {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+        }
     }
 
     #[test]
