@@ -8,3 +8,4 @@ mod fetching;
 mod pki;
 mod release;
 mod session;
+mod trials;
