@@ -352,6 +352,14 @@ impl Disk for CrashDisk {
         })
     }
 
+    fn sync_data(&self, path: &Path) -> io::Result<()> {
+        self.changing(|inner| {
+            let synced = inner.file(path)?;
+            inner.sync(|change| matches!(change, Change::Data { file, .. } if *file == synced));
+            Ok(())
+        })
+    }
+
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         self.changing(|inner| {
             if folder != Path::new("/") && inner.seen.names.get(folder) != Some(&Node::Folder) {

@@ -29,6 +29,8 @@ pub trait Disk {
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the file's content and length durable.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
+    /// Makes content that was overwritten in place durable; the length did not change.
+    fn sync_data(&self, path: &Path) -> io::Result<()>;
     /// Makes the folder's names durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Moves a file, replacing what has the new name.
@@ -112,6 +114,10 @@ impl Disk for RealDisk {
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn sync_data(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_data()
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

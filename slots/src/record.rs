@@ -107,7 +107,7 @@ pub fn save(
             return disk::replace(disk, &path, &whole);
         }
         disk.write_at(&path, offset, &copy)?;
-        disk.sync_file(&path)
+        disk.sync_data(&path)
     };
     write().map_err(|source| RecordError::Write { path: path.clone(), source })?;
     Ok(next)
