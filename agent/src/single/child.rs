@@ -87,7 +87,7 @@ pub fn start(
         command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
         command.fd_mappings(mappings).map_err(|source| ChildError::Mapping { what, source })?;
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(io::stderr()).kill_on_drop(true);
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let child = command.spawn().map_err(|source| ChildError::Start { what, program, source })?;
     tracing::debug!(what, pid = child.id(), "started");

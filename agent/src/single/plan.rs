@@ -1,6 +1,6 @@
 //! What the supervisor starts, and how.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{env, net::SocketAddr, path::PathBuf};
 
 use protocol::id::Slot;
 use slots::layout::StateDir;
@@ -10,6 +10,9 @@ use crate::installed;
 
 /// Environment variable that names the supervisor's process to its children: they end with it.
 pub const SUPERVISOR_VARIABLE: &str = "SOCLE_SUPERVISOR";
+
+/// Vulkan drivers look for a display here, and complain when it is not set.
+const DISPLAY_FOLDER_VARIABLE: &str = "XDG_RUNTIME_DIR";
 
 /// Options of `socle-agent run --single`, resolved.
 #[derive(Clone, Debug)]
@@ -61,6 +64,9 @@ impl Plan {
     pub fn worker(&self, slot: Slot) -> Command {
         let mut command = self.exec();
         command.args(["--adopt-listeners", "--slot", slot.as_str(), "worker"]);
+        if env::var_os(DISPLAY_FOLDER_VARIABLE).is_none() {
+            command.env(DISPLAY_FOLDER_VARIABLE, &self.runtime);
+        }
         command
     }
 
