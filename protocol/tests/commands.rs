@@ -1,5 +1,7 @@
 //! What a device obeys: only its own controller, only what is meant for it, never anything older.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use protocol::{
     cbor,
     command::{Command, Desired, Halt, Reader, Refusal, SealKey, Signable},

@@ -1,5 +1,7 @@
 //! Reports sealed with ring open with the `hpke` crate, and only as they were made.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use hpke::{
     Deserializable, Kem as _, OpModeR, Serializable, aead::ChaCha20Poly1305, kdf::HkdfSha256,
     kem::X25519HkdfSha256 as Kem,

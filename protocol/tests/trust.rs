@@ -1,5 +1,7 @@
 //! Root and targets metadata: what is accepted, and each attack that is refused.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use protocol::{

@@ -4,6 +4,8 @@
 //! To make the file anew after a deliberate change of format, run this test with `SOCLE_WRITE_VECTORS=1` and say in
 //! the change why old and new devices still understand each other.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use data_encoding::HEXLOWER;

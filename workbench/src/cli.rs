@@ -10,7 +10,10 @@ use serde_json::json;
 use crate::{
     api::{ApiError, Controller, ControllerArgs},
     ask::{self, AskArgs, AskError},
-    demo::command::{self as demo, DemoArgs, DemoError},
+    demo::{
+        arguments::DemoArgs,
+        command::{self as demo, DemoError},
+    },
     device::{self, DeviceCommand, DeviceError},
     files::{self, FileError},
     keys::{self, KeysCommand, KeysError},

@@ -4,6 +4,7 @@
 //! [`script`] tells the story; it sets a [`stage`]: [`fleet`] (controller and agents as [`process`]es), [`broker`], [`releases`]
 //! and [`traffic`], listens through an [`eavesdropper`], looks for [`evidence`] and writes what held into the [`timeline`].
 
+pub mod arguments;
 pub mod broker;
 pub mod command;
 pub mod eavesdropper;

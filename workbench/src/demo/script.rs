@@ -1,13 +1,11 @@
 //! The story: what is done, in order, and what must hold.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use crate::{
     api, ask,
     demo::{
-        command::{DemoArgs, DemoError},
+        arguments::DemoArgs,
         evidence::{
             REPORT_WITHIN, events, expect_complete, fetched, find, halted_at_canary,
             moves_everything, running, waves_in_order,
@@ -26,46 +24,61 @@ use crate::{
 /// Questions asked while a release changes, at least.
 const TRAFFIC_MIN: u64 = 30;
 
-/// Tells the story. What failed on the way comes back as the step's name and why.
-pub fn tell(args: &DemoArgs, timeline: &mut Timeline) -> Result<(), DemoError> {
-    let folder = match &args.state {
-        Some(_) => None,
-        None => {
-            Some(tempfile::Builder::new().prefix("socle-").tempdir().map_err(DemoError::Output)?)
-        }
-    };
-    let state = match (&args.state, &folder) {
-        (Some(state), _) => state.clone(),
-        (None, Some(folder)) => folder.path().to_owned(),
-        (None, None) => PathBuf::from("."),
-    };
-    let mut stage = step("setting the fleet up", set_up(args, state, timeline))?;
-    type Chapter = fn(&mut Stage, &mut Timeline) -> Result<(), StepError>;
-    let chapters: [(&str, Chapter); 8] = [
-        ("release 1: waves, proof, commit", first_release),
-        ("questions in French and English", ask_questions),
-        ("release 2 under load: only what changed", second_release),
-        ("release 3: a poisoned model", poisoned_release),
-        ("release 4: an agent that crashes at start", crashing_release),
-        ("an altered file on the artifact server", altered_file),
-        ("a rollback to release 1", rolled_back_release),
-        ("what the broker saw", broker_saw),
-    ];
-    for (title, chapter) in chapters {
-        timeline.chapter(title)?;
-        step(title, chapter(&mut stage, timeline))?;
-    }
-    if args.keep {
-        keep(&stage, timeline)?;
-    }
-    for machine in &mut stage.machines {
-        machine.stop()?;
-    }
-    Ok(())
+/// A step that could not be done, so that the story ends there.
+#[derive(Debug, thiserror::Error)]
+#[error("the demo stopped at: {step}")]
+pub struct StoppedAt {
+    step: String,
+    source: StepError,
 }
 
-fn step<T>(name: &str, result: Result<T, StepError>) -> Result<T, DemoError> {
-    result.map_err(|source| DemoError::Step { step: name.to_owned(), source: Box::new(source) })
+type Chapter = fn(&mut Stage, &mut Timeline) -> Result<(), StepError>;
+
+/// After the set-up, in this order.
+const CHAPTERS: [(&str, Chapter); 8] = [
+    ("release 1: waves, proof, commit", first_release),
+    ("questions in French and English", ask_questions),
+    ("release 2 under load: only what changed", second_release),
+    ("release 3: a poisoned model", poisoned_release),
+    ("release 4: an agent that crashes at start", crashing_release),
+    ("an altered file on the artifact server", altered_file),
+    ("a rollback to release 1", rolled_back_release),
+    ("what the broker saw", broker_saw),
+];
+
+/// Tells the story. What failed on the way comes back as the step's name and why.
+pub fn tell(args: &DemoArgs, timeline: &mut Timeline) -> Result<(), Box<StoppedAt>> {
+    let at = |step: &str| {
+        let step = step.to_owned();
+        |source: StepError| Box::new(StoppedAt { step, source })
+    };
+    let making = "making a folder for the demo";
+    // Kept until the end: dropping it removes the folder.
+    let temporary = match &args.state {
+        Some(_) => None,
+        None => {
+            let folder = tempfile::Builder::new().prefix("socle-").tempdir();
+            Some(folder.map_err(StepError::from).map_err(at(making))?)
+        }
+    };
+    let state = match (&args.state, &temporary) {
+        (Some(state), _) => state.clone(),
+        (None, folder) => {
+            folder.as_ref().map(|folder| folder.path().to_owned()).unwrap_or_default()
+        }
+    };
+    let mut stage = set_up(args, state, timeline).map_err(at("setting the fleet up"))?;
+    for (title, chapter) in CHAPTERS {
+        let told = timeline.chapter(title).map_err(StepError::from);
+        told.and_then(|()| chapter(&mut stage, timeline)).map_err(at(title))?;
+    }
+    if args.keep {
+        keep(&stage, timeline).map_err(StepError::from).map_err(at("leaving it running"))?;
+    }
+    for machine in &mut stage.machines {
+        machine.stop().map_err(StepError::from).map_err(at("stopping the machines"))?;
+    }
+    Ok(())
 }
 
 fn first_release(stage: &mut Stage, timeline: &mut Timeline) -> Result<(), StepError> {

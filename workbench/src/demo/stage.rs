@@ -14,7 +14,7 @@ use crate::{
     api::ApiError,
     ask::AskError,
     demo::{
-        command::DemoArgs,
+        arguments::DemoArgs,
         eavesdropper::{self, EavesdropperError, Heard},
         fleet::{self, FleetError, Ground, Machine, RunningController},
         releases::{Forge, ForgeError},

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use engine::package::{Package, PackageError};
 use flate2::{Compression, GzBuilder};
 use protocol::{
     digest::Digest,
@@ -81,9 +82,9 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
-    /// A folder whose name cannot be a model's.
-    #[error("`{}` is not a model package: its folder name is the model's name", .0.display())]
-    PackageName(PathBuf),
+    /// What is no model package.
+    #[error("opening the model package")]
+    Model(#[from] PackageError),
     /// A file that has no place in a package.
     #[error("`{}` has no place in a model package; remove it, or pack the model again", .0.display())]
     Stray(PathBuf),
@@ -220,10 +221,8 @@ fn add_model(
     entries: &mut Vec<File>,
 ) -> Result<(), BuildError> {
     let failed = |source| BuildError::Package { path: package.to_owned(), source };
-    let name = package
-        .file_name()
-        .and_then(|name| name.to_str())
-        .ok_or_else(|| BuildError::PackageName(package.to_owned()))?;
+    // The worker serves a model under the name in its description, so that is where it is installed.
+    let name = Package::open(package)?.spec.name;
     for entry in fs::read_dir(package).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
@@ -270,14 +269,22 @@ mod tests {
     }
 
     #[test]
-    fn a_stray_file_is_named() {
+    fn a_folder_that_is_no_package_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let package = folder.path().join("minilm");
         files::make_folder(&package).unwrap();
-        files::write(&package.join("run.sh"), b"", Access::All).unwrap();
         let release = ReleaseFolder::new(&folder.path().join("r"));
         files::make_folder(&release.objects()).unwrap();
-        let refused = add_model(&release, &package, &mut Vec::new());
-        assert!(matches!(refused, Err(BuildError::Stray(path)) if path.ends_with("run.sh")));
+        let refused = add_model(&release, &package, &mut Vec::new()).unwrap_err();
+        assert!(matches!(refused, BuildError::Model(_)), "{refused:?}");
+    }
+
+    #[test]
+    fn a_file_without_a_role_has_no_place() {
+        for file in ["run.sh", "model.onnx.bak", ".hidden", "weights.bin"] {
+            assert_eq!(role_of(file), None, "{file}");
+        }
+        assert_eq!(role_of("model.onnx"), Some(Role::Model));
+        assert_eq!(role_of("licence.txt"), Some(Role::Notice));
     }
 }
