@@ -56,7 +56,9 @@ pub(crate) struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // It may be dropped where nothing may block.
-        self.runtime.take().map(Runtime::shutdown_background);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
