@@ -2,7 +2,7 @@
 # The steps of machine-test.sh, inside the container; /rig holds binaries, package, model and FAQ.
 set -euo pipefail
 
-work=/root/fleet
+work=/srv/fleet
 export PATH=/rig:$PATH SOCLE_CONTROLLER=https://localhost:8443
 export SOCLE_CA=$work/controller/pki/ca.crt.pem SOCLE_TOKEN_FILE=$work/controller/admin-token
 
