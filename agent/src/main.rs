@@ -24,13 +24,17 @@ use agent::{
 };
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::{
+    fs::Mode as FileMode,
+    process::{Signal, getppid, set_parent_process_death_signal, umask},
+};
 use slots::layout::StateDir;
 use tokio::runtime;
 
 /// Version of what `--self-check` prints; `protocol` is that of gateway and worker.
 const SELF_CHECK: &str =
     concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"protocol\":1}");
+const UMASK: u32 = 0o027;
 const LISTEN: &str = "127.0.0.1:7411";
 
 /// Serves signed, quantized models on this machine, and updates itself.
@@ -141,6 +145,8 @@ fn main() -> ExitCode {
     // Before anything else opens a file descriptor.
     let passed = PassedSockets::from_env();
     let cli = Cli::parse();
+    // What the agent writes concerns its user and group alone.
+    umask(FileMode::from_raw_mode(UMASK));
     match run(cli, passed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

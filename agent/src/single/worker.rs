@@ -25,6 +25,8 @@ use crate::{
 
 /// Longest wait of a thread for a connection: so soon it ends when the supervisor does.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+/// A worker that lived this long has served.
+const SERVED: Duration = Duration::from_secs(5);
 /// A worker has nothing to lose.
 const END_MAX: Duration = Duration::from_secs(2);
 
@@ -58,6 +60,7 @@ pub async fn run(plan: Plan, slot: Slot, listener: UnixListener, mut stop: watch
         let pause = match lived {
             // It was told to end, and may be wanted again at once.
             Life::Ended => continue,
+            Life::Killed(lived) => back_off.after(lived),
             Life::Failed(lived) => {
                 hang_up(&listener, slot);
                 back_off.after(lived)
@@ -71,7 +74,11 @@ pub async fn run(plan: Plan, slot: Slot, listener: UnixListener, mut stop: watch
 }
 
 enum Life {
+    /// As told.
     Ended,
+    /// By a signal or after a while. Who asked it asks again, and waits at the socket for the next one.
+    Killed(Duration),
+    /// It did not get as far as serving, and the next one hardly will.
     Failed(Duration),
 }
 
@@ -99,7 +106,11 @@ async fn ended(slot: Slot, running: &mut Running) -> Life {
         }
         Ok((status, lived)) => {
             tracing::warn!(%slot, %status, lived_s = lived.as_secs(), "worker ended");
-            Life::Failed(lived)
+            if status.code().is_some() && lived < SERVED {
+                Life::Failed(lived)
+            } else {
+                Life::Killed(lived)
+            }
         }
         Err(reason) => {
             tracing::error!(%slot, "{}", logging::chain(&reason));
