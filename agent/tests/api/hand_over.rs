@@ -26,6 +26,8 @@ fn no_request_fails_while_gateways_take_over_from_each_other() {
     let body = json!({"model": MODEL, "input": "printer"}).to_string();
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (address, mut servers) = (gateway.address, std::mem::take(&mut gateway.servers));
+    // Outlives the clients: a gateway whose sender is gone ends at once.
+    let mut current = (gateway.context.clone(), gateway.taking.clone());
     std::thread::scope(|scope| {
         for kept_open in [true, true, false] {
             let (done, asked, body) = (&done, &asked, body.as_bytes());
@@ -42,7 +44,6 @@ fn no_request_fails_while_gateways_take_over_from_each_other() {
                 }
             });
         }
-        let mut current = (gateway.context.clone(), gateway.taking.clone());
         for _ in 0..TIMES {
             let before = asked.load(Ordering::Relaxed);
             while asked.load(Ordering::Relaxed) < before + 20 {
