@@ -82,7 +82,7 @@ impl Assigner {
         let mut writing = self.store.begin().await.map_err(AssignError::Store)?;
         let sequence = self
             .store
-            .next_desired(&mut writing, device)
+            .next_desired(&mut writing, device, now)
             .await
             .map_err(AssignError::Store)?
             .ok_or(AssignError::NoDevice(device))?;

@@ -7,11 +7,9 @@ use protocol::{
     manifest::Object,
     time::UnixMs,
     tuf::{
+        document::Document,
         metadata::{Root, Targets},
-        verify::{
-            Floor, VerifyError, fresh_targets, listed_release, newest_root, pinned_root,
-            signed_targets,
-        },
+        verify::{Floor, VerifyError, fresh_targets, listed_release, newest_root, pinned_root},
     },
     verified::Verified,
 };
@@ -168,7 +166,9 @@ impl Publisher {
         let floor = match known {
             None => 0,
             Some(known) => {
-                signed_targets(root, known).map_err(PublishError::Refused)?.get().version
+                // It was verified when it was stored. By the newest root it may not hold any more: its keys may have
+                // been replaced since, which must not end publishing.
+                version_of(known).map_err(PublishError::Refused)?
             }
         };
         let floor = Floor { targets_version: floor, counter: 0 };
@@ -229,4 +229,14 @@ impl Publisher {
 
 fn version_of(root: &[u8]) -> Result<u64, PublishError> {
     Ok(pinned_root(root).map_err(PublishError::Refused)?.get().version)
+}
+
+/// The version of targets metadata that we stored.
+fn version_of(stored: &[u8]) -> Result<u64, VerifyError> {
+    let role = "targets";
+    let document =
+        Document::parse(role, stored).map_err(|source| VerifyError::Document { role, source })?;
+    serde_json::from_value::<Targets>(document.signed)
+        .map(|targets| targets.version)
+        .map_err(|source| VerifyError::Content { role, source })
 }

@@ -14,7 +14,7 @@ use protocol::{id::Slot, time::UnixMs};
 use serde::Serialize;
 use slots::{
     boot::BootRecord,
-    disk::RealDisk,
+    disk::{Disk as _, RealDisk},
     launch::{self, Launch, LaunchError, Place},
     layout::StateDir,
     lock::Lock,
@@ -269,7 +269,25 @@ struct Shown<'a> {
 }
 
 fn show(status: &Status, now: UnixMs) -> ExitCode {
-    let loaded = record::load(&RealDisk, &StateDir::new(&status.state.state), now);
+    let dir = StateDir::new(&status.state.state);
+    // `load` takes what cannot be read as lost, which is right for a start and wrong for a person who asks.
+    if let Err(error) = RealDisk.read(&dir.record(), u64::MAX) {
+        let path = dir.record();
+        complain(&match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!(
+                    "no boot record {}: check --state; a machine has one after its first start",
+                    path.display()
+                )
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("{} may not be read by you; run this as root", path.display())
+            }
+            _ => format!("reading {}: {error}", path.display()),
+        });
+        return ExitCode::FAILURE;
+    }
+    let loaded = record::load(&RealDisk, &dir, now);
     let record = &loaded.record;
     if status.json {
         let whole = loaded.source != Source::Recovered;

@@ -145,6 +145,14 @@ fn a_trial_starts_only_after_a_try_was_spent_and_ends_when_they_are() {
 }
 
 #[test]
+fn a_question_about_a_machine_without_a_record_is_not_answered_with_the_factory() {
+    let rig = Rig::new();
+    let asked = rig.launch("status", &[]);
+    assert!(!asked.status.success());
+    assert!(text(&asked.stderr).contains("no boot record"), "{asked:?}");
+}
+
+#[test]
 fn a_slot_that_does_not_verify_is_skipped_with_an_alarm() {
     let rig = Rig::new();
     drive(&RealDisk, &rig.dir, &rig.world.one).unwrap();

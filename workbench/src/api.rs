@@ -51,6 +51,12 @@ pub enum ApiError {
         /// Which.
         path: PathBuf,
     },
+    /// An address that would send the token in clear text.
+    #[error("`{0}` is not an https:// address; the controller's token is sent over TLS only")]
+    NotHttps(String),
+    /// A token that a header cannot carry.
+    #[error("`{}` does not hold one token on one line", .0.display())]
+    Token(PathBuf),
     /// No answer.
     #[error(
         "calling {url}; check that the controller runs there and that the certificate authority is its own"
@@ -86,8 +92,14 @@ pub enum ApiError {
 impl Controller {
     /// A connection with the certificate authority and token that `args` name.
     pub fn connect(args: &ControllerArgs) -> Result<Self, ApiError> {
+        if !args.controller.starts_with("https://") {
+            return Err(ApiError::NotHttps(args.controller.clone()));
+        }
         let ca = files::read(&args.ca, files::TEXT_BYTES_MAX)?;
         let token = files::read_text(&args.token_file)?.trim().to_owned();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ApiError::Token(args.token_file.clone()));
+        }
         let agent = agent(&ca).ok_or_else(|| ApiError::Ca { path: args.ca.clone() })?;
         Ok(Self { agent, base: args.controller.trim_end_matches('/').to_owned(), token })
     }
@@ -214,5 +226,32 @@ fn refused(mut answer: Response<ureq::Body>) -> ApiError {
         status,
         code: field("code").unwrap_or_else(|| "no-code".into()),
         message: field("message").unwrap_or_else(|| body.chars().take(300).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Access;
+
+    #[test]
+    fn a_token_is_neither_sent_in_clear_nor_guessed() {
+        let folder = tempfile::tempdir().unwrap();
+        let token_file = folder.path().join("token");
+        let connect = |controller: &str| {
+            let ca = token_file.clone();
+            Controller::connect(&ControllerArgs {
+                controller: controller.into(),
+                ca,
+                token_file: token_file.clone(),
+            })
+        };
+        files::write(&token_file, b"one\ntwo\n", Access::Owner).unwrap();
+        for address in ["http://localhost:1", "localhost:1", "HTTPS://localhost", ""] {
+            assert!(matches!(connect(address), Err(ApiError::NotHttps(_))), "{address}");
+        }
+        assert!(matches!(connect("https://localhost:1"), Err(ApiError::Token(_))));
+        files::write(&token_file, b"one\n", Access::Owner).unwrap();
+        assert!(matches!(connect("https://localhost:1"), Err(ApiError::Ca { .. })));
     }
 }

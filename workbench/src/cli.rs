@@ -1,6 +1,6 @@
 //! The words of `socle`, parsed; what they mean stands in the module of each command.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -162,8 +162,9 @@ pub fn run(cli: &Cli, now: UnixMs) -> Result<(), CommandError> {
         Command::Ask(args) => Ok(ask::run(args, &terminal)?),
         Command::Demo(args) => Ok(demo::run(args, &terminal)?),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "socle", &mut io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "socle", &mut script);
+            Ok(io::stdout().lock().write_all(&script)?)
         }
     }
 }

@@ -86,6 +86,14 @@ pub fn make_folder(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
+/// Makes `path` a new folder: one that is there already must be empty.
+pub fn make_new_folder(path: &Path) -> Result<(), FileError> {
+    make_folder(path)?;
+    let mut inside =
+        fs::read_dir(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    if inside.next().is_some() { Err(FileError::Exists { path: path.to_owned() }) } else { Ok(()) }
+}
+
 /// Writes `content` to `path`: the old content or the new one is there, never a part.
 pub fn write(path: &Path, content: &[u8], access: Access) -> Result<(), FileError> {
     let failed = |source| FileError::Write { path: path.to_owned(), source };
@@ -122,6 +130,16 @@ pub fn write_new(path: &Path, content: &[u8], access: Access) -> Result<(), File
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_folder_with_something_in_it_is_not_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new");
+        make_new_folder(&path).unwrap();
+        make_new_folder(&path).unwrap();
+        write(&path.join("x"), b"x", Access::All).unwrap();
+        assert!(matches!(make_new_folder(&path), Err(FileError::Exists { .. })));
+    }
 
     #[test]
     fn secrets_are_for_their_owner_and_never_replaced() {

@@ -51,7 +51,7 @@ pub struct InitArgs {
     #[arg(long, default_value_t = 2)]
     pub threshold: u32,
     /// Days until the root must be renewed
-    #[arg(long, default_value_t = 365)]
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
 }
 

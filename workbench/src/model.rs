@@ -105,6 +105,7 @@ pub fn run(command: &ModelCommand, terminal: &Terminal) -> Result<(), ModelError
 
 /// Makes the package `args.out`.
 pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> {
+    files::make_new_folder(&args.out)?;
     let onnx = files::read(&args.from.join(MODEL_FILE), files::OBJECT_BYTES_MAX)?;
     let tokenizer = files::read(&args.from.join(TOKENIZER_FILE), files::TEXT_BYTES_MAX)?;
     let read = |path: &Option<PathBuf>| {
@@ -130,7 +131,6 @@ pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> 
     })?;
     bar.finish_and_clear();
 
-    files::make_folder(&args.out)?;
     files::write(&args.out.join(MODEL_FILE), &onnx, Access::All)?;
     files::write(&args.out.join(TOKENIZER_FILE), &tokenizer, Access::All)?;
     if let Some(entries) = entries {

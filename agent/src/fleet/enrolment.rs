@@ -307,6 +307,9 @@ fn keep(state: &StateDir, enrolled: &Enrolled) -> Result<(), EnrolError> {
     replace(&folder.join(identity::CERTIFICATE), enrolled.certificate_pem.as_bytes())?;
     replace(&folder.join(identity::AUTHORITY), enrolled.ca_pem.as_bytes())?;
     replace(&state.trusted_root(), enrolled.root.as_slice())?;
+    // Said by the controller of an earlier identity, if any; this one says its own.
+    disk::remove(&RealDisk, &state.halt())
+        .map_err(|source| EnrolError::Disk { path: state.halt(), source })?;
     let without_root = Enrolled { root: Blob::default(), ..enrolled.clone() };
     let text = serde_json::to_vec_pretty(&without_root).map_err(EnrolError::Answer)?;
     replace(&folder.join(identity::FLEET), &text)

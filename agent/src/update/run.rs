@@ -33,6 +33,8 @@ use crate::update::{
 const RECORD_WAIT_MS: u64 = 5_000;
 const UPDATER_WAIT_MS: u64 = 60_000;
 const SELF_CHECK_MS: u64 = 10_000;
+/// How far the controller's clock is believed past ours.
+const AHEAD_MS: u64 = 86_400_000;
 
 /// What a run needs to know.
 #[derive(Clone, Debug)]
@@ -296,7 +298,9 @@ impl Run<'_> {
             | State::Probation { .. } => false,
         };
         if !underway {
-            self.change(|record| obey(record, &desired))?;
+            let proven = created(&accepted);
+            let now = self.now;
+            self.change(|record| obey(record, &desired, now.max(proven)))?;
             match self.advance(Event::Accept(accepted.candidate()))? {
                 Ok(()) => {}
                 Err(refused @ Refused::Busy { .. }) => {
@@ -367,7 +371,7 @@ impl Run<'_> {
             let subject = Subject { release: Some(release), name: "", rollout };
             record.remember(EventKind::Refused, subject, why, now);
             if let Some(desired) = desired {
-                obey(record, desired);
+                obey(record, desired, now);
             }
         })?;
         self.say(format!("request refused: {why}"));
@@ -399,9 +403,18 @@ impl Run<'_> {
 }
 
 /// What a verified assignment leaves behind, whether or not its release is taken.
-fn obey(record: &mut BootRecord, desired: &Desired) {
+///
+/// The floor of time only rises, so one wrong clock at the controller must not carry it away: the controller is
+/// believed up to a day past `anchor`, which is this device's clock or what the release keys signed.
+fn obey(record: &mut BootRecord, desired: &Desired, anchor: UnixMs) {
     record.desired_sequence = record.desired_sequence.max(desired.sequence);
-    record.time_floor = record.time_floor.max(desired.issued_at);
+    let believed = desired.issued_at.min(record.time(anchor).plus(AHEAD_MS));
+    record.time_floor = record.time_floor.max(believed);
+}
+
+/// When the release was made, by its signed manifest.
+fn created(accepted: &Accepted) -> UnixMs {
+    UnixMs::from_rfc3339(&accepted.release.get().manifest.created).unwrap_or_default()
 }
 
 fn memory_bytes() -> Option<u64> {
@@ -414,4 +427,40 @@ fn memory_bytes() -> Option<u64> {
 fn disk_free_bytes(path: &std::path::Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     stat.f_bavail.checked_mul(stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::id::DeviceId;
+
+    const NOW: UnixMs = UnixMs(1_800_000_000_000);
+
+    fn floor_after(issued_at: UnixMs, anchor: UnixMs) -> UnixMs {
+        let mut record = BootRecord::new(NOW);
+        let desired = Desired {
+            fleet: "demo".parse().unwrap(),
+            device: DeviceId::from(Digest::of(b"device")),
+            sequence: 1,
+            issued_at,
+            expires_at: UnixMs(u64::MAX),
+            release: Digest::of(b"release"),
+            manifest_bytes: 1,
+            targets_version: 1,
+            rollout: 0,
+            retry_quarantined: false,
+        };
+        obey(&mut record, &desired, anchor);
+        record.time_floor
+    }
+
+    #[test]
+    fn a_controllers_wrong_clock_moves_the_floor_of_time_by_a_day_at_most() {
+        let year = 365 * 86_400_000;
+        assert_eq!(floor_after(NOW, NOW), NOW);
+        assert_eq!(floor_after(NOW.plus(70 * year), NOW), NOW.plus(AHEAD_MS));
+        assert_eq!(floor_after(UnixMs(5), NOW), UnixMs(5));
+        // A device whose own clock starts in 1970 still learns the time, from what the release keys signed.
+        assert_eq!(floor_after(NOW.plus(60_000), UnixMs(0).max(NOW)), NOW.plus(60_000));
+    }
 }

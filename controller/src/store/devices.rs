@@ -188,16 +188,20 @@ impl Store {
         Ok(())
     }
 
-    /// The next sequence for an assignment to `device`; none if there is no such device.
+    /// The next sequence for an assignment to `device`; none if there is no such device. It is not below the time in
+    /// milliseconds, so that a device enrolled again, or a database put back from a copy, goes on above what the
+    /// device obeyed before.
     pub async fn next_desired(
         &self,
         writing: &mut Writing,
         device: DeviceId,
+        now: UnixMs,
     ) -> Result<Option<u64>, StoreError> {
         let row: Option<(i64,)> = sqlx::query_as(
-            "UPDATE devices SET desired_sequence = desired_sequence + 1
+            "UPDATE devices SET desired_sequence = max(desired_sequence + 1, ?)
              WHERE id = ? AND revoked_at IS NULL RETURNING desired_sequence",
         )
+        .bind(int(now.0))
         .bind(device.to_string())
         .fetch_optional(&mut **writing)
         .await

@@ -104,6 +104,21 @@ async fn roots_follow_each_other() {
 }
 
 #[tokio::test]
+async fn publishing_goes_on_after_the_targets_keys_were_replaced() {
+    let rig = Rig::without_broker().await;
+    rig.publish_root().await;
+    let first = rig.signers.numbered(1, &[]);
+    rig.publish(&first).await;
+    let renewed = rig.signers.with_new_targets_keys();
+    let root = rig.admin().send(Method::POST, "/api/v1/root", renewed.root_of_version(2)).await;
+    assert_eq!(root.status, 201);
+    // What the lost keys sign counts no more; what the new ones sign does.
+    let by_lost_keys = rig.signers.numbered(2, &[&first]).publication();
+    rig.admin().post("/api/v1/releases", &by_lost_keys).await.refused(422, "refused");
+    rig.publish(&renewed.numbered(2, &[&first])).await;
+}
+
+#[tokio::test]
 async fn devices_fetch_with_their_certificate_and_in_parts() {
     let rig = Rig::without_broker().await;
     rig.publish_root().await;

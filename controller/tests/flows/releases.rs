@@ -1,6 +1,6 @@
 //! Keys, metadata and small releases to publish.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use data_encoding::BASE64;
 use protocol::{
@@ -19,7 +19,7 @@ const FAR: &str = "2099-01-01T00:00:00Z";
 
 /// Three keys a role, two of which must sign.
 pub(crate) struct Signers {
-    root: Vec<SigningKey>,
+    root: Arc<Vec<SigningKey>>,
     targets: Vec<SigningKey>,
 }
 
@@ -59,13 +59,18 @@ impl Built {
 
 impl Signers {
     pub(crate) fn new() -> Self {
-        let three = || (0..3).map(|_| signing_key()).collect();
-        Self { root: three(), targets: three() }
+        let three = || -> Vec<SigningKey> { (0..3).map(|_| signing_key()).collect() };
+        Self { root: Arc::new(three()), targets: three() }
     }
 
     /// The first root.
     pub(crate) fn root(&self) -> Vec<u8> {
         self.root_of_version(1)
+    }
+
+    /// The same root keys with other targets keys: what the root names after some were lost.
+    pub(crate) fn with_new_targets_keys(&self) -> Self {
+        Self { root: Arc::clone(&self.root), targets: Self::new().targets }
     }
 
     pub(crate) fn root_of_version(&self, version: u64) -> Vec<u8> {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use engine::package::MODEL_FILE;
 use protocol::{digest::Digest, time::UnixMs};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -135,6 +136,8 @@ pub fn set_up(
         Some(bin) => bin.clone(),
         None => std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default(),
     };
+    // Before anything is started: the weights must be there.
+    files::read(&args.model.join(MODEL_FILE), files::OBJECT_BYTES_MAX)?;
     let ground = Ground { state, bin };
     let since = wait::now();
     fleet::set_up_controller(&ground)?;

@@ -52,7 +52,7 @@ pub struct BuildArgs {
     #[arg(long)]
     pub previous: Option<PathBuf>,
     /// Days until the metadata must be signed again
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
     /// Memory a device must have, in bytes
     #[arg(long, default_value_t = 512 << 20)]
@@ -126,6 +126,7 @@ pub struct Built {
 /// Makes the release folder.
 pub fn build(args: &BuildArgs, now: UnixMs) -> Result<Built, BuildError> {
     let folder = ReleaseFolder::new(&args.out);
+    files::make_new_folder(&args.out)?;
     files::make_folder(&folder.objects())?;
     let mut entries = vec![add_agent(&folder, &args.agent)?];
     for package in &args.models {

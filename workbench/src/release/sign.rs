@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use protocol::tuf::{
     document::{Document, DocumentError},
+    metadata::Key,
     verify::{self, VerifyError},
 };
 
@@ -43,6 +44,9 @@ pub enum SignError {
     /// The root.
     #[error("reading the root metadata")]
     Root(#[source] VerifyError),
+    /// A key of another role or another fleet.
+    #[error("`{}` is not one of the targets keys that the root names; sign with a targets-*.pk8 of this fleet", .0.display())]
+    ForeignKey(PathBuf),
     /// Metadata that cannot be written.
     #[error("writing metadata")]
     Json(#[from] serde_json::Error),
@@ -68,7 +72,12 @@ pub fn sign(args: &SignArgs) -> Result<Standing, SignError> {
     let mut document =
         Document::parse("targets", &files::read(&folder.targets(), files::TEXT_BYTES_MAX)?)?;
     for path in &args.keys {
-        document.sign(&keys::read_key(path)?)?;
+        let key = keys::read_key(path)?;
+        let id = Key::ed25519(&key.public()).id()?;
+        if !root.get().roles.get("targets").is_some_and(|role| role.keyids.contains(&id)) {
+            return Err(SignError::ForeignKey(path.clone()));
+        }
+        document.sign(&key)?;
     }
     let bytes = document.to_bytes()?;
     files::write(&folder.targets(), &bytes, Access::All)?;
@@ -80,5 +89,30 @@ pub fn sign(args: &SignArgs) -> Result<Standing, SignError> {
             verify::listed_release(&targets, &manifest).map_err(SignError::Manifest)?;
             Ok(Standing::Complete)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::InitArgs;
+    use protocol::time::UnixMs;
+
+    #[test]
+    fn a_key_of_another_role_signs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("keys");
+        let root = out.join("metadata/1.root.json");
+        keys::init(&InitArgs { out: out.clone(), keys: 3, threshold: 2, days: 1 }, UnixMs(0))
+            .unwrap();
+        let release = folder.path().to_owned();
+        let targets = ReleaseFolder::new(&release).targets();
+        let empty = br#"{"signed":{"_type":"targets"},"signatures":[]}"#;
+        files::write(&targets, empty, Access::All).unwrap();
+        let args = SignArgs { release, keys: vec![out.join("root-1.pk8")], root };
+        assert!(
+            matches!(sign(&args), Err(SignError::ForeignKey(path)) if path.ends_with("root-1.pk8"))
+        );
+        assert_eq!(files::read(&targets, 1000).unwrap(), empty);
     }
 }
