@@ -168,7 +168,7 @@ impl Publisher {
             Some(known) => {
                 // It was verified when it was stored. By the newest root it may not hold any more: its keys may have
                 // been replaced since, which must not end publishing.
-                version_of(known).map_err(PublishError::Refused)?
+                stored_version(known).map_err(PublishError::Refused)?
             }
         };
         let floor = Floor { targets_version: floor, counter: 0 };
@@ -232,7 +232,7 @@ fn version_of(root: &[u8]) -> Result<u64, PublishError> {
 }
 
 /// The version of targets metadata that we stored.
-fn version_of(stored: &[u8]) -> Result<u64, VerifyError> {
+fn stored_version(stored: &[u8]) -> Result<u64, VerifyError> {
     let role = "targets";
     let document =
         Document::parse(role, stored).map_err(|source| VerifyError::Document { role, source })?;

@@ -273,18 +273,14 @@ fn show(status: &Status, now: UnixMs) -> ExitCode {
     // `load` takes what cannot be read as lost, which is right for a start and wrong for a person who asks.
     if let Err(error) = RealDisk.read(&dir.record(), u64::MAX) {
         let path = dir.record();
-        complain(&match error.kind() {
-            io::ErrorKind::NotFound => {
-                format!(
-                    "no boot record {}: check --state; a machine has one after its first start",
-                    path.display()
-                )
+        let advice = match &error {
+            missing if missing.kind() == io::ErrorKind::NotFound => {
+                "check --state; a machine has one after its first start"
             }
-            io::ErrorKind::PermissionDenied => {
-                format!("{} may not be read by you; run this as root", path.display())
-            }
-            _ => format!("reading {}: {error}", path.display()),
-        });
+            denied if denied.kind() == io::ErrorKind::PermissionDenied => "run this as root",
+            _ => "check that the disk is healthy",
+        };
+        complain(&format!("reading boot record {}: {error}; {advice}", path.display()));
         return ExitCode::FAILURE;
     }
     let loaded = record::load(&RealDisk, &dir, now);

@@ -149,7 +149,7 @@ fn a_question_about_a_machine_without_a_record_is_not_answered_with_the_factory(
     let rig = Rig::new();
     let asked = rig.launch("status", &[]);
     assert!(!asked.status.success());
-    assert!(text(&asked.stderr).contains("no boot record"), "{asked:?}");
+    assert!(text(&asked.stderr).contains("check --state"), "{asked:?}");
 }
 
 #[test]
