@@ -18,6 +18,8 @@ pub(crate) enum Output {
 pub(crate) struct Machine {
     /// The root of the workspace.
     pub(crate) root: PathBuf,
+    /// Where cargo builds: `CARGO_TARGET_DIR`, or `target` in the root.
+    pub(crate) target: PathBuf,
     /// The user's cache folder for this project.
     pub(crate) cache: PathBuf,
     /// The cargo that started us, so that its toolchain is used throughout.
@@ -38,7 +40,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Where the release profile puts programs.
     pub(crate) fn bin_dir(&self) -> PathBuf {
-        self.root.join("target/release")
+        self.target.join("release")
     }
 
     /// A program by its name.

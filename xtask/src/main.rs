@@ -140,8 +140,12 @@ fn machine(output: Output) -> Result<Machine, Failure> {
         .map(|(name, _)| name)
         .filter(|name| machine::is_set_by_cargo_run(&name.to_string_lossy()))
         .collect();
+    // A relative one is relative to the root, where every cargo that we start runs.
+    let target = env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
+    let target = root.join(target.unwrap_or_else(|| OsString::from("target")));
     Ok(Machine {
         root,
+        target,
         cache: cache_folder()?,
         cargo: env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")),
         path,
