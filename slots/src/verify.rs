@@ -170,7 +170,8 @@ fn whole(disk: &dyn Disk, path: &Path, file: &File) -> Result<(), SlotError> {
     }
 }
 
-fn hash(content: &mut dyn io::Read) -> io::Result<Digest> {
+/// The digest of all that `content` gives.
+pub fn hash(content: &mut dyn io::Read) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 16];
     loop {

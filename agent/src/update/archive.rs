@@ -12,15 +12,13 @@ use std::{
     time::Duration,
 };
 
-use protocol::{
-    digest::{Digest, Hasher},
-    manifest::Archive,
-};
+use protocol::{digest::Digest, manifest::Archive};
 use self_update::{
     Release, ReleaseAsset, ReleaseSource,
     backends::custom::Update,
     http_client::{HeaderMap, HttpClient, HttpResponse},
 };
+use slots::verify::hash;
 
 /// Name of the executable inside the archive.
 const BIN_NAME: &str = "socle-agent";
@@ -121,19 +119,6 @@ fn is(path: &Path, length: u64, digest: &Digest) -> Result<(), String> {
         Ok(found) if found == *digest => Ok(()),
         Ok(found) => Err(format!("SHA-256 {found}, expected {digest}")),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-fn hash(content: &mut dyn Read) -> io::Result<Digest> {
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match content.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(read) => hasher.update(buffer.get(..read).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 
