@@ -60,7 +60,12 @@ impl Client {
     /// The worker refused, ended, or did not respond in time.
     pub fn call(&mut self, call: Call) -> Result<Reply, ClientError> {
         self.last_id += 1;
-        wire::write(&mut self.stream, &Request { id: self.last_id, call })?;
+        let written = wire::write(&mut self.stream, &Request { id: self.last_id, call });
+        if let Err(error) = written {
+            // A worker that takes no more connections says so and hangs up, perhaps before the request is out: what it
+            // said is the better reason, and is still there to be read.
+            return Err(self.refusal().unwrap_or_else(|| error.into()));
+        }
         let body = wire::read_body(&mut self.stream, Some(self.wait))?.ok_or(ClientError::Ended)?;
         let response: Response = frame::decode(&body)?;
         if let Reply::Failed(failure) = response.reply {
@@ -71,5 +76,14 @@ impl Client {
         } else {
             Err(ClientError::Mismatch { got: response.id, expected: self.last_id })
         }
+    }
+
+    /// What the worker said before it hung up, if it said anything.
+    fn refusal(&mut self) -> Option<ClientError> {
+        let body = wire::read_body(&mut self.stream, Some(self.wait)).ok()??;
+        let Reply::Failed(failure) = frame::decode::<Response>(&body).ok()?.reply else {
+            return None;
+        };
+        Some(ClientError::Failed(failure))
     }
 }
