@@ -23,8 +23,6 @@ pub struct BootRecord {
     pub state: State,
     /// Releases that are not tried again by themselves.
     pub quarantine: Vec<Quarantined>,
-    /// Highest targets version ever accepted.
-    pub targets_floor: u64,
     /// Highest release counter ever committed.
     pub counter_floor: u64,
     /// Newest signed time ever seen: the clock is never believed to be before it.
@@ -76,7 +74,6 @@ impl BootRecord {
         Self {
             state: State::FACTORY,
             quarantine: Vec::new(),
-            targets_floor: 0,
             counter_floor: 0,
             time_floor: UnixMs(0),
             desired_sequence: 0,
@@ -107,7 +104,7 @@ impl BootRecord {
 
     /// What a device never goes below.
     pub const fn floor(&self) -> Floor {
-        Floor { targets_version: self.targets_floor, counter: self.counter_floor }
+        Floor { targets_version: 0, counter: self.counter_floor }
     }
 
     /// The time to believe: the clock, unless something newer was signed.
@@ -171,7 +168,6 @@ impl BootRecord {
                 self.quarantine.drain(..surplus);
             }
             Note::Pardon { release } => self.quarantine.retain(|entry| entry.release != release),
-            Note::TargetsFloor(version) => self.targets_floor = self.targets_floor.max(version),
             Note::CounterFloor(counter) => self.counter_floor = self.counter_floor.max(counter),
             Note::Happened { kind, trial, detail } => {
                 let subject = Subject {

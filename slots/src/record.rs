@@ -183,13 +183,8 @@ mod tests {
     /// Every field as long as it can get.
     fn largest() -> BootRecord {
         let mut record = BootRecord::new(UnixMs(u64::MAX / 2));
-        let trial = Trial {
-            held: held(Slot::B),
-            targets_version: u64::MAX,
-            rollout: u64::MAX,
-            tries: 255,
-            probation_ms: u64::MAX,
-        };
+        let trial =
+            Trial { held: held(Slot::B), rollout: u64::MAX, tries: 255, probation_ms: u64::MAX };
         for i in 0..QUARANTINE_MAX + 1 {
             record.state = State::Probation {
                 active: Some(held(Slot::A)),
@@ -225,7 +220,6 @@ mod tests {
             deadline: UnixMs(u64::MAX),
         };
         BootRecord {
-            targets_floor: u64::MAX,
             counter_floor: u64::MAX,
             time_floor: UnixMs(u64::MAX),
             desired_sequence: u64::MAX,

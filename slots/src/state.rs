@@ -23,8 +23,6 @@ pub struct Held {
 pub struct Trial {
     /// The release and its slot.
     pub held: Held,
-    /// Version of the targets metadata that lists it.
-    pub targets_version: u64,
     /// The rollout it belongs to, for reports; 0 for none.
     pub rollout: u64,
     /// Gateway starts it may spend.
@@ -101,8 +99,6 @@ pub struct Candidate {
     pub name: String,
     /// Its counter.
     pub counter: u64,
-    /// Version of the targets metadata that lists it.
-    pub targets_version: u64,
     /// The rollout it belongs to.
     pub rollout: u64,
     /// Gateway starts it may spend.

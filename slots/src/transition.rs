@@ -28,8 +28,6 @@ pub enum Note {
         /// Release.
         release: Digest,
     },
-    /// Accept nothing below this any more.
-    TargetsFloor(u64),
     /// Accept no release counter up to this any more.
     CounterFloor(u64),
     /// Tell the controller.
@@ -292,15 +290,10 @@ fn accept(active: Option<Held>, candidate: Candidate) -> Result<Step, Refused> {
         return Err(Refused::Already(held.name.clone(), "committed"));
     }
     let slot = active.as_ref().map_or(Slot::A, |held| held.slot.other());
-    let Candidate { release, name, counter, targets_version, rollout, tries, probation_ms } =
-        candidate;
+    let Candidate { release, name, counter, rollout, tries, probation_ms } = candidate;
     let held = Held { slot, release, name, counter };
-    let trial = Trial { held, targets_version, rollout, tries, probation_ms };
-    let notes = vec![
-        Note::Pardon { release },
-        Note::TargetsFloor(targets_version),
-        happened(EventKind::Fetched, &trial, String::new()),
-    ];
+    let trial = Trial { held, rollout, tries, probation_ms };
+    let notes = vec![Note::Pardon { release }, happened(EventKind::Fetched, &trial, String::new())];
     let effects = vec![Effect::Build(trial.clone())];
     Ok(Step { state: State::Staging { active, trial }, notes, effects })
 }

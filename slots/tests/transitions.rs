@@ -26,7 +26,6 @@ fn candidate(n: u8) -> Candidate {
         release: release(n),
         name: format!("r{n}"),
         counter: n.into(),
-        targets_version: 1,
         rollout: 0,
         tries: 3,
         probation_ms: 1000,
@@ -36,13 +35,7 @@ fn candidate(n: u8) -> Candidate {
 /// Release 1 is committed in slot a, release 2 is on trial in slot b.
 fn states() -> Vec<(&'static str, State)> {
     let active = Some(held(1, Slot::A));
-    let trial = Trial {
-        held: held(2, Slot::B),
-        targets_version: 1,
-        rollout: 0,
-        tries: 3,
-        probation_ms: 1000,
-    };
+    let trial = Trial { held: held(2, Slot::B), rollout: 0, tries: 3, probation_ms: 1000 };
     let probation = |tries_left, refunds_left| State::Probation {
         active: Some(held(1, Slot::A)),
         trial: trial.clone(),
@@ -108,7 +101,6 @@ fn shown(step: &Step) -> String {
         match note {
             Note::Quarantine { reason, .. } => write!(text, " +quarantine({reason})").unwrap(),
             Note::Pardon { .. } => text.push_str(" +pardon"),
-            Note::TargetsFloor(floor) => write!(text, " +targets≥{floor}").unwrap(),
             Note::CounterFloor(floor) => write!(text, " +counter>{floor}").unwrap(),
             Note::Happened { kind, detail, .. } => {
                 write!(text, " +{}({detail})", kind.as_str()).unwrap();
@@ -189,7 +181,6 @@ proptest! {
             }
             // Floors only rise, sequences only grow.
             prop_assert!(record.counter_floor >= before.counter_floor);
-            prop_assert!(record.targets_floor >= before.targets_floor);
             prop_assert!(record.next_sequence >= before.next_sequence);
             // What is quarantined is not on trial.
             if let Some(trial) = record.state.trial() {

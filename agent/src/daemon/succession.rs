@@ -43,7 +43,7 @@ mod tests {
 
     fn trial(slot: Slot, name: &str) -> Trial {
         let held = held(slot, name);
-        Trial { held, targets_version: 1, rollout: 1, tries: 3, probation_ms: 1000 }
+        Trial { held, rollout: 1, tries: 3, probation_ms: 1000 }
     }
 
     fn probation(active: Option<Held>, trial: Trial) -> State {

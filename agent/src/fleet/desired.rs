@@ -103,13 +103,7 @@ mod tests {
     }
 
     fn trial(name: &str) -> Trial {
-        Trial {
-            held: held(name, Slot::B),
-            targets_version: 1,
-            rollout: 0,
-            tries: 3,
-            probation_ms: 1000,
-        }
+        Trial { held: held(name, Slot::B), rollout: 0, tries: 3, probation_ms: 1000 }
     }
 
     fn wanted(name: &str, retry_quarantined: bool) -> Verified<Desired> {

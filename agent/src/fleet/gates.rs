@@ -174,7 +174,7 @@ mod tests {
 
     fn record(phase: &str) -> BootRecord {
         let held = Held { slot: Slot::B, release: release(), name: "r".into(), counter: 1 };
-        let trial = Trial { held, targets_version: 1, rollout: 0, tries: 3, probation_ms: 60_000 };
+        let trial = Trial { held, rollout: 0, tries: 3, probation_ms: 60_000 };
         let active = None;
         let deadline = UnixMs(60_000);
         let state = match phase {

@@ -97,7 +97,7 @@ fn slots_of(record: &BootRecord) -> Value {
         "trial": record.state.trial().map(trial),
         "deadline": record.state.deadline().map(UnixMs::to_rfc3339),
         "quarantine": quarantine,
-        "floor": { "targets_version": record.targets_floor, "counter": record.counter_floor },
+        "floor": { "counter": record.counter_floor },
         "desired_sequence": record.desired_sequence,
         "last": record.last().map(happening),
         "history": record.history.iter().map(happening).collect::<Vec<_>>(),

@@ -132,12 +132,11 @@ pub fn release(
 impl Accepted {
     /// What the state machine needs to know.
     pub fn candidate(&self) -> Candidate {
-        let Release { digest, manifest, targets_version } = self.release.get();
+        let Release { digest, manifest, .. } = self.release.get();
         Candidate {
             release: *digest,
             name: manifest.name.clone(),
             counter: manifest.counter,
-            targets_version: *targets_version,
             rollout: self.desired.rollout,
             tries: manifest.policy.tries,
             probation_ms: manifest.policy.probation_ms,

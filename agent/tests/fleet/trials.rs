@@ -169,7 +169,7 @@ impl Rig {
         let release = Digest::of(&bytes);
         put(&state.slot(Slot::B).manifest(), &bytes);
         let held = Held { slot: Slot::B, release, name: "r2".into(), counter: 2 };
-        let trial = Trial { held, targets_version: 1, rollout: 7, tries: 3, probation_ms: 60_000 };
+        let trial = Trial { held, rollout: 7, tries: 3, probation_ms: 60_000 };
         Self { state, release, trial, _folder: folder }
     }
 

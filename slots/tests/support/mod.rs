@@ -151,7 +151,6 @@ impl Release {
             release: self.digest(),
             name: self.manifest.name.clone(),
             counter: self.manifest.counter,
-            targets_version: self.manifest.counter,
             rollout: 1,
             tries: 3,
             probation_ms: 60_000,
