@@ -56,10 +56,12 @@ fn targets(version: u64, manifests: &[&Manifest]) -> Targets {
         |manifest: &&Manifest| (manifest.target_path(), Target::of(&manifest.to_bytes().unwrap()));
     Targets {
         kind: "targets".into(),
+        delegations: None,
         spec_version: SPEC_VERSION.into(),
         version,
         expires: LATER.into(),
         targets: manifests.iter().map(target).collect(),
+        delegations: None,
         other: BTreeMap::new(),
     }
 }

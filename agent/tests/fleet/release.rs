@@ -64,10 +64,12 @@ impl Keys {
         };
         let targets = Targets {
             kind: "targets".into(),
+            delegations: None,
             spec_version: SPEC_VERSION.into(),
             version,
             expires: EXPIRES.into(),
             targets: releases.iter().map(entry).collect(),
+            delegations: None,
             other: BTreeMap::new(),
         };
         signed(&targets, &self.targets[..signers])

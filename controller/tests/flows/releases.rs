@@ -140,10 +140,12 @@ impl Signers {
         }
         let targets = Targets {
             kind: "targets".into(),
+            delegations: None,
             spec_version: SPEC_VERSION.into(),
             version: wanted.targets_version,
             expires: FAR.into(),
             targets: listed,
+            delegations: None,
             other: BTreeMap::new(),
         };
         let document = Document::unsigned(&targets).unwrap();

@@ -5,4 +5,5 @@
 
 pub mod document;
 pub mod metadata;
+pub mod online;
 pub mod verify;
