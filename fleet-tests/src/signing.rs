@@ -76,6 +76,7 @@ impl FleetKeys {
     ) -> anyhow::Result<Vec<u8>> {
         let targets = Targets {
             kind: "targets".into(),
+            delegations: None,
             spec_version: SPEC_VERSION.into(),
             version,
             expires: EXPIRES.to_rfc3339(),

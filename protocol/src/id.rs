@@ -1,4 +1,4 @@
-//! Names of fleets, devices and slots.
+//! Names of fleets, environments, devices and slots.
 
 use std::{fmt, str::FromStr};
 
@@ -10,6 +10,11 @@ use crate::{digest::Digest, key::PublicKey};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FleetId(String);
+
+/// Where a release may run, such as `dev` or `prod`: 1 to 32 of `a-z 0-9 -`. A device belongs to one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Environment(String);
 
 /// A device's name: the SHA-256 of its raw Ed25519 public key, 64 hexadecimal characters.
 ///
@@ -35,12 +40,21 @@ pub enum NotAName {
     /// Not a fleet's name.
     #[error("not a fleet name: `{0}`; use 1 to 32 of a-z, 0-9 and -")]
     Fleet(String),
+    /// Not an environment's name.
+    #[error("not an environment: `{0}`; use 1 to 32 of a-z, 0-9 and -")]
+    Environment(String),
     /// Not a device's name.
     #[error("not a device id: `{0}`; it has 64 hexadecimal characters")]
     Device(String),
     /// Not a slot's name.
     #[error("not a slot: `{0}`; it is a or b")]
     Slot(String),
+}
+
+/// 1 to 32 lowercase letters, digits and hyphens.
+fn is_short_word(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn shown(text: &str) -> String {
@@ -58,9 +72,7 @@ impl TryFrom<String> for FleetId {
     type Error = NotAName;
 
     fn try_from(text: String) -> Result<Self, NotAName> {
-        let fits = (1..=32).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits { Ok(Self(text)) } else { Err(NotAName::Fleet(shown(&text))) }
+        if is_short_word(&text) { Ok(Self(text)) } else { Err(NotAName::Fleet(shown(&text))) }
     }
 }
 
@@ -79,6 +91,41 @@ impl From<FleetId> for String {
 }
 
 impl fmt::Display for FleetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Environment {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Environment {
+    type Error = NotAName;
+
+    fn try_from(text: String) -> Result<Self, NotAName> {
+        if is_short_word(&text) { Ok(Self(text)) } else { Err(NotAName::Environment(shown(&text))) }
+    }
+}
+
+impl FromStr for Environment {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<Environment> for String {
+    fn from(environment: Environment) -> Self {
+        environment.0
+    }
+}
+
+impl fmt::Display for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -165,9 +212,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fleet_names_cannot_reach_into_a_topic() {
-        for text in ["", "a/b", "+", "#", "Ä", "UP", &"x".repeat(33)] {
+    fn names_cannot_reach_into_a_topic_or_a_path() {
+        for text in ["", "a/b", "+", "#", "Ä", "UP", "..", "*", &"x".repeat(33)] {
             assert!(text.parse::<FleetId>().is_err(), "{text:?}");
+            assert!(text.parse::<Environment>().is_err(), "{text:?}");
         }
         assert_eq!("hospital-7".parse::<FleetId>().unwrap().as_str(), "hospital-7");
     }

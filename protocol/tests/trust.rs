@@ -56,7 +56,6 @@ fn targets(version: u64, manifests: &[&Manifest]) -> Targets {
         |manifest: &&Manifest| (manifest.target_path(), Target::of(&manifest.to_bytes().unwrap()));
     Targets {
         kind: "targets".into(),
-        delegations: None,
         spec_version: SPEC_VERSION.into(),
         version,
         expires: LATER.into(),

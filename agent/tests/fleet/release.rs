@@ -64,7 +64,6 @@ impl Keys {
         };
         let targets = Targets {
             kind: "targets".into(),
-            delegations: None,
             spec_version: SPEC_VERSION.into(),
             version,
             expires: EXPIRES.into(),

@@ -140,7 +140,6 @@ impl Signers {
         }
         let targets = Targets {
             kind: "targets".into(),
-            delegations: None,
             spec_version: SPEC_VERSION.into(),
             version: wanted.targets_version,
             expires: FAR.into(),

@@ -105,6 +105,7 @@ fn release(counter: u64, key: &SigningKey, roots: Vec<(u64, Vec<u8>)>, agent: &[
     let bytes = manifest.to_bytes().unwrap();
     let targets = Targets {
         kind: "targets".into(),
+        delegations: None,
         spec_version: SPEC_VERSION.into(),
         version: counter,
         expires: EXPIRES.into(),

@@ -181,7 +181,6 @@ fn next_targets(
     listed.insert(manifest.target_path(), Target::of(bytes));
     Ok(Targets {
         kind: "targets".into(),
-        delegations: None,
         spec_version: SPEC_VERSION.into(),
         version: version + 1,
         expires: now.plus(u64::from(args.days) * DAY_MS).to_rfc3339(),
