@@ -58,7 +58,7 @@ cp "$bin"/{socle,socle-agent,socle-launch,socle-controller,socle-crash-agent} "$
 cp -rL "$model" "$work/rig/model"
 cp -r "$repo/workbench/data/faq" "$work/rig/faq"
 cp "$here/machine-test-inside.sh" "$work/rig/inside"
-package=$("$here/build.sh" --bin-dir "$work/rig" --out "$work/rig")
+package=$(cd "$repo" && cargo xtask package --bin-dir "$work/rig" --out "$work/rig" | tail -1)
 mv "$package" "$work/rig/socle-agent.deb"
 ip netns add "$name"
 ip -n "$name" link set lo up

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Check(Stages),
     /// Kills processes at random moments of an update and sees that nothing is lost
     Crash(Crash),
+    /// Builds the Debian package and prints where it is
+    Package(Package),
     /// Measures requests at an agent of a running fleet
     Bench(Bench),
     /// Compares with other programs
@@ -95,6 +97,23 @@ pub(crate) struct Crash {
     /// More options for the harness
     #[arg(last = true, value_name = "OPTION")]
     pub(crate) more: Vec<OsString>,
+}
+
+/// What is packed.
+#[derive(Args, Debug)]
+pub(crate) struct Package {
+    /// Where socle-agent lies; it is built if this is not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// A socle-launch; one that is linked statically is built if this is not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) launch: Option<PathBuf>,
+    /// Where the package goes [default: target/deb]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Another version than the workspace's
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) deb_version: Option<String>,
 }
 
 /// Which agent is asked.

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::stage::{Stage, Work};
 use crate::test::{self, CLIPPY};
-use crate::{advisories, demo, hardening, say, shell, tools};
+use crate::{advisories, hardening, package, say, shell, tools};
 
 /// In this order.
 pub(crate) const STAGES: [Stage; 8] = [
@@ -26,7 +26,7 @@ pub(crate) const STAGES: [Stage; 8] = [
     Stage {
         name: "package",
         about: "the Debian package, built twice and inspected",
-        work: Work::Call(package),
+        work: Work::Call(package::check),
     },
 ];
 
@@ -36,16 +36,4 @@ fn deny(machine: &Machine) -> Result<String, Failure> {
     command.args(["bans", "licenses", "sources"]);
     say::line(&format!("$ {}", shell::line(&command)));
     shell::run(&mut command).map(|()| "bans, licences and sources hold".to_owned())
-}
-
-fn package(machine: &Machine) -> Result<String, Failure> {
-    if machine.program("dpkg-deb").is_none() {
-        return Err(Failure::missing("`dpkg-deb` is not installed, which builds the package")
-            .next("apt-get install -y dpkg-dev; elsewhere than on Debian leave this stage out"));
-    }
-    demo::build(machine)?;
-    let mut command = machine.command(&machine.root.join("packaging/deb/check.sh"));
-    command.arg("--bin-dir").arg(machine.bin_dir());
-    say::line(&format!("$ {}", shell::line(&command)));
-    shell::run(&mut command).map(|()| "the package holds what it must, twice the same".to_owned())
 }

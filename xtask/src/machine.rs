@@ -30,6 +30,8 @@ pub(crate) struct Machine {
     pub(crate) superuser: bool,
     /// A checkout of the RustSec advisory database, if one was named.
     pub(crate) advisory_db: Option<PathBuf>,
+    /// The time that packages carry, if one was given: seconds since 1970.
+    pub(crate) source_date_epoch: Option<String>,
     /// Who reads standard output.
     pub(crate) output: Output,
     /// Names of variables that `cargo run` set for us and that must not reach another cargo:

