@@ -16,15 +16,17 @@ use crate::{
     },
     device::{self, DeviceCommand, DeviceError},
     files::{self, FileError},
-    keys::{self, KeysCommand, KeysError},
+    keys::command::{self as keys, KeysCommand, KeysError},
+    metadata::standing::Standing,
     model::{self, ModelCommand, ModelError},
     release::{
         build::{self, BuildArgs, BuildError},
         folder::ReleaseFolder,
         publish::{self, PublishArgs, PublishError},
-        sign::{self, SignArgs, SignError, Standing},
+        sign::{self, MergeArgs, SignArgs, SignError},
     },
     rollout::{self, RolloutCommand, RolloutError},
+    root::command::{self as root, RootCommand, RootError},
     terminal::{Audience, Terminal},
 };
 
@@ -50,6 +52,9 @@ pub enum Command {
     /// Keys that sign releases
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// The root of trust: renewed, changed, signed by several people
+    #[command(subcommand)]
+    Root(RootCommand),
     /// Model packages
     #[command(subcommand)]
     Model(ModelCommand),
@@ -85,9 +90,14 @@ pub enum ReleaseCommand {
     Build(BuildArgs),
     /// Add signatures; on other machines, with other keys, until the threshold is met
     #[command(
-        after_help = "Example:\n  socle release sign --release ./r1 --key ./targets-1.pk8 --root ./keys/metadata/1.root.json"
+        after_help = "Examples:\n  socle release sign --release ./r1 --key ./targets-1.pem --root ./keys/metadata/1.root.json\n  socle release sign --release ./r1 --role prod --key ./approver-2.pem --root ./targets.json"
     )]
     Sign(SignArgs),
+    /// Bring signatures together that were made on copies of the release
+    #[command(
+        after_help = "Example:\n  socle release merge --release ./r1 --root ./keys/metadata/1.root.json --from /media/alice/targets.json --from /media/bob/targets.json"
+    )]
+    Merge(MergeArgs),
     /// Send a signed release to the controller
     #[command(
         after_help = "Example:\n  socle release publish --release ./r1 --root ./keys/metadata/1.root.json --controller https://controller:8443 --ca ca.pem --token-file token"
@@ -115,14 +125,17 @@ pub enum CommandError {
     /// `keys`.
     #[error("keys")]
     Keys(#[from] KeysError),
+    /// `root`.
+    #[error("root")]
+    Root(#[from] RootError),
     /// `model`.
     #[error("model")]
     Model(#[from] ModelError),
     /// `release build`.
     #[error("release build")]
     Build(#[from] BuildError),
-    /// `release sign`.
-    #[error("release sign")]
+    /// `release sign` and `merge`.
+    #[error("signing the release")]
     Sign(#[from] SignError),
     /// `release publish`.
     #[error("release publish")]
@@ -155,6 +168,7 @@ pub fn run(cli: &Cli, now: UnixMs) -> Result<(), CommandError> {
     let terminal = Terminal::new(if cli.json { Audience::Machine } else { Audience::Person });
     match &cli.command {
         Command::Keys(command) => Ok(keys::run(command, now, &terminal)?),
+        Command::Root(command) => Ok(root::run(command, now, &terminal)?),
         Command::Model(command) => Ok(model::run(command, &terminal)?),
         Command::Release(command) => release(command, now, &terminal),
         Command::Device(command) => Ok(device::run(command, &terminal)?),
@@ -184,17 +198,8 @@ fn release(command: &ReleaseCommand, now: UnixMs, terminal: &Terminal) -> Result
             let value = json!({ "release": built.digest, "name": built.manifest.name, "counter": built.manifest.counter, "targets_version": built.targets_version });
             Ok(terminal.result(&text, &value)?)
         }
-        ReleaseCommand::Sign(args) => {
-            let standing = sign::sign(args)?;
-            let (complete, text) = match standing {
-                Standing::Complete => (
-                    true,
-                    "Signed by enough keys. Next: `socle release publish --help`.".to_owned(),
-                ),
-                Standing::Incomplete(why) => (false, format!("Signed. Not enough yet: {why}")),
-            };
-            Ok(terminal.result(&text, &json!({ "complete": complete }))?)
-        }
+        ReleaseCommand::Sign(args) => Ok(say_standing(&sign::sign(args)?, terminal)?),
+        ReleaseCommand::Merge(args) => Ok(say_standing(&sign::merge(args)?, terminal)?),
         ReleaseCommand::Publish(args) => {
             let controller = Controller::connect(&args.controller)?;
             if let Some(root) = &args.root {
@@ -213,4 +218,10 @@ fn release(command: &ReleaseCommand, now: UnixMs, terminal: &Terminal) -> Result
             Ok(terminal.result(&text, &value)?)
         }
     }
+}
+
+fn say_standing(standing: &Standing, terminal: &Terminal) -> io::Result<()> {
+    let next = if standing.complete() { ". Next: `socle release publish --help`." } else { "" };
+    let value = json!({ "complete": standing.complete(), "standing": standing });
+    terminal.result(&format!("{standing}{next}"), &value)
 }

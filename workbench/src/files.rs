@@ -57,8 +57,6 @@ pub enum Access {
     All,
 }
 
-/// Largest model or agent this command line handles.
-pub const OBJECT_BYTES_MAX: u64 = 8 << 30;
 /// Largest file of metadata, keys, data.
 pub const TEXT_BYTES_MAX: u64 = 64 << 20;
 

@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //! - [`terminal`], [`files`], [`api`]: what the commands share: output, files, the controller's API
-//! - [`keys`], [`model`], [`release`]: from keys and weights to a signed release
+//! - [`keys`], [`metadata`], [`root`]: who signs, and what they signed
+//! - [`model`], [`release`]: from weights to a signed release
 //! - [`device`], [`rollout`], [`ask`]: the fleet and its answers
 //! - [`demo`]: the whole path on one machine, with every promise checked
 
@@ -13,7 +14,9 @@ pub mod demo;
 pub mod device;
 pub mod files;
 pub mod keys;
+pub mod metadata;
 pub mod model;
 pub mod release;
 pub mod rollout;
+pub mod root;
 pub mod terminal;

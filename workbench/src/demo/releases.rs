@@ -13,12 +13,15 @@ use protocol::{digest::Digest, time::UnixMs};
 
 use crate::{
     files::{self, Access, FileError},
-    keys::{self, InitArgs, KeysError},
+    keys::{
+        ceremony::{self, CeremonyError, InitArgs},
+        passphrase::{OpenArgs, ProtectArgs},
+    },
     model::{self, ModelError, PackArgs},
     release::{
         build::{self, BuildArgs, BuildError, Built},
         folder::ReleaseFolder,
-        sign::{self, SignArgs, SignError, Standing},
+        sign::{self, RoleArgs, SignArgs, SignError},
     },
     terminal::Terminal,
 };
@@ -42,7 +45,7 @@ pub enum ForgeError {
     File(#[from] FileError),
     /// Keys.
     #[error("making keys")]
-    Keys(#[from] KeysError),
+    Keys(#[from] CeremonyError),
     /// A model.
     #[error("packing a model")]
     Model(#[from] ModelError),
@@ -88,11 +91,22 @@ impl Forge {
     pub fn open(
         folder: &Path,
         model: &Path,
+        online: Option<&Path>,
         terminal: Terminal,
         now: UnixMs,
     ) -> Result<Self, ForgeError> {
-        let out = folder.join("keys");
-        keys::init(&InitArgs { out, keys: 3, threshold: 2, days: 30 }, now)?;
+        let args = InitArgs {
+            out: folder.join("keys"),
+            keys: 3,
+            threshold: 2,
+            days: 30,
+            root_keys: Vec::new(),
+            targets_keys: Vec::new(),
+            online: online.into_iter().map(Path::to_owned).collect(),
+            // The demo's folder goes with the demo.
+            protect: ProtectArgs { passphrase_file: None, no_passphrase: true },
+        };
+        ceremony::init(&args, now)?;
         let (folder, model) = (folder.to_owned(), model.to_owned());
         Ok(Self { folder, model, terminal, counter: 0, targets: None })
     }
@@ -160,13 +174,15 @@ impl Forge {
             tries: 3,
         };
         let built = build::build(&args, now)?;
-        let key = |n: u8| self.folder.join(format!("keys/targets-{n}.pk8"));
+        let key = |n: u8| self.folder.join(format!("keys/targets-{n}.pem"));
         let sign = |n: u8| {
-            sign::sign(&SignArgs { release: out.clone(), keys: vec![key(n)], root: self.root() })
+            let role = RoleArgs { release: out.clone(), role: "targets".into(), root: self.root() };
+            sign::sign(&SignArgs { role, keys: vec![key(n)], open: OpenArgs::default() })
         };
         sign(1)?;
-        if let Standing::Incomplete(why) = sign(3)? {
-            return Err(ForgeError::Unsigned(why));
+        let standing = sign(3)?;
+        if !standing.complete() {
+            return Err(ForgeError::Unsigned(standing.to_string()));
         }
         let folder = ReleaseFolder::new(&out);
         self.targets = Some(folder.targets());

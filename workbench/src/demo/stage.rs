@@ -151,7 +151,7 @@ pub fn set_up(
         eavesdropper::listen(&broker, ground.broker_client()?, &ground.state.join("ear.sock"))?;
 
     let since = wait::now();
-    let forge = Forge::open(&ground.state, &args.model, *timeline.terminal(), now())?;
+    let forge = Forge::open(&ground.state, &args.model, None, *timeline.terminal(), now())?;
     controller.api.post_root(&files::read(&forge.root(), files::TEXT_BYTES_MAX)?)?;
     timeline.happened(since, "root made and published", "2 of 3 keys")?;
 

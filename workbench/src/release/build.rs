@@ -8,7 +8,6 @@ use std::{
 
 use clap::Args;
 use engine::package::{Package, PackageError};
-use flate2::{Compression, GzBuilder};
 use protocol::{
     digest::Digest,
     manifest::{Archive, File, Manifest, ManifestError, Policy, Requires, Role, SCHEMA},
@@ -21,7 +20,10 @@ use protocol::{
 
 use crate::{
     files::{self, Access, FileError},
-    release::folder::ReleaseFolder,
+    release::{
+        folder::ReleaseFolder,
+        object::{self, Added},
+    },
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -88,14 +90,6 @@ pub enum BuildError {
     /// A file that has no place in a package.
     #[error("`{}` has no place in a model package; remove it, or pack the model again", .0.display())]
     Stray(PathBuf),
-    /// Compressing the agent.
-    #[error("packing the agent `{}`", .path.display())]
-    Archive {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// Something is out of bounds.
     #[error("checking the release")]
     Manifest(#[from] ManifestError),
@@ -191,30 +185,15 @@ fn next_targets(
 }
 
 fn add_agent(folder: &ReleaseFolder, agent: &Path) -> Result<File, BuildError> {
-    let content = files::read(agent, files::OBJECT_BYTES_MAX)?;
-    let archive = archive_of(&content)
-        .map_err(|source| BuildError::Archive { path: agent.to_owned(), source })?;
-    let sha256 = Digest::of(&archive);
-    files::write(&folder.object(&sha256), &archive, Access::All)?;
+    let (executable, Added { object, chunks }) = object::add_agent(folder, agent)?;
     Ok(File {
         path: AGENT_PATH.into(),
         role: Role::Agent,
-        length: content.len() as u64,
-        sha256: Digest::of(&content),
-        archive: Some(Archive { length: archive.len() as u64, sha256 }),
+        length: executable.length,
+        sha256: executable.sha256,
+        archive: Some(Archive { length: object.length, sha256: object.sha256 }),
+        chunks,
     })
-}
-
-/// The same executable always gives the same archive: no time, no owner, no name of the machine.
-fn archive_of(executable: &[u8]) -> io::Result<Vec<u8>> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(executable.len() as u64);
-    header.set_mode(0o755);
-    header.set_mtime(0);
-    let encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(6));
-    let mut tar = tar::Builder::new(encoder);
-    tar.append_data(&mut header, "socle-agent", executable)?;
-    tar.into_inner()?.finish()
 }
 
 fn add_model(
@@ -229,15 +208,16 @@ fn add_model(
         let path = entry.map_err(failed)?.path();
         let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
         let role = role_of(file).ok_or_else(|| BuildError::Stray(path.clone()))?;
-        let content = files::read(&path, files::OBJECT_BYTES_MAX)?;
-        let sha256 = Digest::of(&content);
-        files::write(&folder.object(&sha256), &content, Access::All)?;
+        let mut content = fs::File::open(&path)
+            .map_err(|source| FileError::Read { path: path.clone(), source })?;
+        let Added { object, chunks } = object::add(folder, &mut content)?;
         entries.push(File {
             path: format!("models/{name}/{file}"),
             role,
-            length: content.len() as u64,
-            sha256,
+            length: object.length,
+            sha256: object.sha256,
             archive: None,
+            chunks,
         });
     }
     Ok(())
@@ -263,12 +243,6 @@ fn role_of(file: &str) -> Option<Role> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_executable_has_one_archive() {
-        assert_eq!(archive_of(b"x").unwrap(), archive_of(b"x").unwrap());
-        assert_ne!(archive_of(b"x").unwrap(), archive_of(b"y").unwrap());
-    }
 
     #[test]
     fn a_folder_that_is_no_package_is_named() {

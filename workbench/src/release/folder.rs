@@ -29,6 +29,11 @@ impl ReleaseFolder {
         self.0.join("targets.json")
     }
 
+    /// Metadata of `role` that lists this release: `targets.json`, or that of a role which targets delegates to.
+    pub fn document(&self, role: &str) -> PathBuf {
+        self.0.join(format!("{role}.json"))
+    }
+
     /// Where the objects lie.
     pub fn objects(&self) -> PathBuf {
         self.0.join("objects")

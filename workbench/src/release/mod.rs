@@ -2,9 +2,10 @@
 //!
 //! # Layout
 //! A release folder holds `manifest.json`, `targets.json` and `objects/<sha256>`: [`folder`].
-//! [`build`] makes it, [`sign`] adds a signature, [`publish`] sends it.
+//! [`build`] makes it from [`object`]s, [`sign`] adds a signature, [`publish`] sends it.
 
 pub mod build;
 pub mod folder;
+pub mod object;
 pub mod publish;
 pub mod sign;

@@ -65,7 +65,7 @@ pub fn publish(
 ) -> Result<Sent, PublishError> {
     let manifest = files::read(&folder.manifest(), files::TEXT_BYTES_MAX)?;
     let targets = files::read(&folder.targets(), files::TEXT_BYTES_MAX)?;
-    let objects = Manifest::parse(&manifest)?.objects();
+    let objects = Manifest::parse(&manifest)?.published();
     let mut missing = Vec::new();
     for object in &objects {
         if !controller.has_object(&object.sha256)? {

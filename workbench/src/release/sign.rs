@@ -1,118 +1,161 @@
-//! `socle release sign`: one person's signature over the metadata; repeat on other machines with other keys.
+//! `socle release sign` and `release merge`: one person's signature over the metadata at a time, on different machines,
+//! brought together at the end.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use protocol::tuf::{
-    document::{Document, DocumentError},
-    metadata::Key,
-    verify::{self, VerifyError},
+use protocol::{
+    digest::Digest,
+    tuf::{document::Document, metadata::Targets},
 };
 
 use crate::{
-    files::{self, Access, FileError},
-    keys::{self, KeysError},
+    files::{self, FileError},
+    keys::{
+        file::{self, KeyFileError},
+        passphrase::OpenArgs,
+    },
+    metadata::{
+        document::{self, LoadError},
+        signers::{NoSuchRole, Signers},
+        signing::{self, SigningError},
+        standing::Standing,
+    },
     release::folder::ReleaseFolder,
 };
+
+/// Which metadata of which release, and who may sign it.
+#[derive(Clone, Debug, Args)]
+pub struct RoleArgs {
+    /// Folder made by `socle release build`
+    #[arg(long)]
+    pub release: PathBuf,
+    /// The role that lists the release: targets, or one that it delegates to
+    #[arg(long, default_value = "targets")]
+    pub role: String,
+    /// Who names the role's keys: the fleet's root metadata, or the targets metadata that delegates to the role
+    #[arg(long, alias = "parent", value_name = "FILE")]
+    pub root: PathBuf,
+}
 
 /// Arguments of `socle release sign`.
 #[derive(Clone, Debug, Args)]
 pub struct SignArgs {
-    /// Folder made by `socle release build`
-    #[arg(long)]
-    pub release: PathBuf,
-    /// A targets key (PKCS#8); repeat for several
+    /// What to sign
+    #[command(flatten)]
+    pub role: RoleArgs,
+    /// A key of the role; repeat for several
     #[arg(long = "key", required = true)]
     pub keys: Vec<PathBuf>,
-    /// The fleet's root metadata
-    #[arg(long)]
-    pub root: PathBuf,
+    /// How the keys are opened
+    #[command(flatten)]
+    pub open: OpenArgs,
+}
+
+/// Arguments of `socle release merge`.
+#[derive(Clone, Debug, Args)]
+pub struct MergeArgs {
+    /// The release that gets the signatures
+    #[command(flatten)]
+    pub role: RoleArgs,
+    /// A copy of the release folder, or of its metadata file, signed elsewhere; repeat for several
+    #[arg(long = "from", required = true)]
+    pub from: Vec<PathBuf>,
 }
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// A file.
+    /// Metadata.
     #[error("handling the release's metadata")]
+    Load(#[from] LoadError),
+    /// A file.
+    #[error("reading the release's manifest")]
     File(#[from] FileError),
     /// A key.
     #[error("reading a signing key")]
-    Key(#[from] KeysError),
-    /// Metadata.
-    #[error("reading the release's metadata")]
-    Document(#[from] DocumentError),
-    /// The root.
-    #[error("reading the root metadata")]
-    Root(#[source] VerifyError),
+    Key(#[from] KeyFileError),
     /// A key of another role or another fleet.
-    #[error("`{}` is not one of the targets keys that the root names; sign with a targets-*.pk8 of this fleet", .0.display())]
-    ForeignKey(PathBuf),
-    /// Metadata that cannot be written.
-    #[error("writing metadata")]
+    #[error("signing with `{}`", .path.display())]
+    Signing {
+        /// The key.
+        path: PathBuf,
+        /// Why not.
+        source: SigningError,
+    },
+    /// Copies that differ.
+    #[error("merging the signatures of `{}`", .path.display())]
+    Merging {
+        /// The copy.
+        path: PathBuf,
+        /// Why not.
+        source: SigningError,
+    },
+    /// A role that nobody names.
+    #[error("finding the keys of the role")]
+    Role(#[from] NoSuchRole),
+    /// A mistake of ours.
+    #[error("encoding metadata")]
     Json(#[from] serde_json::Error),
     /// A manifest the metadata does not list.
-    #[error("the manifest is not the one that the metadata lists; build the release again")]
-    Manifest(#[source] VerifyError),
+    #[error("the manifest in `{}` is not one that the metadata lists; build the release again", .0.display())]
+    NotListed(PathBuf),
 }
 
-/// Where signing stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Enough distinct keys signed.
-    Complete,
-    /// More keys must sign; why, for people.
-    Incomplete(String),
-}
-
-/// Adds the signatures, says whether they suffice, and if so that the manifest is listed.
+/// Adds the signatures, and says where the signing stands.
 pub fn sign(args: &SignArgs) -> Result<Standing, SignError> {
-    let folder = ReleaseFolder::new(&args.release);
-    let root = verify::pinned_root(&files::read(&args.root, files::TEXT_BYTES_MAX)?)
-        .map_err(SignError::Root)?;
-    let mut document =
-        Document::parse("targets", &files::read(&folder.targets(), files::TEXT_BYTES_MAX)?)?;
-    for path in &args.keys {
-        let key = keys::read_key(path)?;
-        let id = Key::ed25519(&key.public()).id()?;
-        if !root.get().roles.get("targets").is_some_and(|role| role.keyids.contains(&id)) {
-            return Err(SignError::ForeignKey(path.clone()));
-        }
-        document.sign(&key)?;
+    let (path, mut document, signers) = open(&args.role)?;
+    for key_path in &args.keys {
+        let key = file::read(key_path, &args.open)?;
+        signing::sign(&mut document, &[&signers], &key)
+            .map_err(|source| SignError::Signing { path: key_path.clone(), source })?;
     }
-    let bytes = document.to_bytes()?;
-    files::write(&folder.targets(), &bytes, Access::All)?;
-    match verify::signed_targets(&root, &bytes) {
-        Err(VerifyError::Document { source, .. }) => Ok(Standing::Incomplete(source.to_string())),
-        Err(other) => Err(SignError::Manifest(other)),
-        Ok(targets) => {
-            let manifest = files::read(&folder.manifest(), files::TEXT_BYTES_MAX)?;
-            verify::listed_release(&targets, &manifest).map_err(SignError::Manifest)?;
-            Ok(Standing::Complete)
-        }
-    }
+    document::write(&path, &document)?;
+    Ok(Standing::of(&document, &signers)?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keys::InitArgs;
-    use protocol::time::UnixMs;
-
-    #[test]
-    fn a_key_of_another_role_signs_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("keys");
-        let root = out.join("metadata/1.root.json");
-        keys::init(&InitArgs { out: out.clone(), keys: 3, threshold: 2, days: 1 }, UnixMs(0))
-            .unwrap();
-        let release = folder.path().to_owned();
-        let targets = ReleaseFolder::new(&release).targets();
-        let empty = br#"{"signed":{"_type":"targets"},"signatures":[]}"#;
-        files::write(&targets, empty, Access::All).unwrap();
-        let args = SignArgs { release, keys: vec![out.join("root-1.pk8")], root };
-        assert!(
-            matches!(sign(&args), Err(SignError::ForeignKey(path)) if path.ends_with("root-1.pk8"))
-        );
-        assert_eq!(files::read(&targets, 1000).unwrap(), empty);
+/// Brings the signatures of copies together, and says where the signing stands.
+pub fn merge(args: &MergeArgs) -> Result<Standing, SignError> {
+    let (path, mut document, signers) = open(&args.role)?;
+    for from in &args.from {
+        let copy = if from.is_dir() {
+            ReleaseFolder::new(from).document(&args.role.role)
+        } else {
+            from.clone()
+        };
+        signing::merge(&mut document, &document::read(&copy)?, &[&signers])
+            .map_err(|source| SignError::Merging { path: copy, source })?;
     }
+    document::write(&path, &document)?;
+    Ok(Standing::of(&document, &signers)?)
+}
+
+/// The metadata to sign, after a look that it is about this manifest; and who may sign it.
+fn open(args: &RoleArgs) -> Result<(PathBuf, Document, Signers), SignError> {
+    let folder = ReleaseFolder::new(&args.release);
+    let path = folder.document(&args.role);
+    let (document, targets) = document::read_targets(&path)?;
+    let manifest = files::read(&folder.manifest(), files::TEXT_BYTES_MAX)?;
+    if !lists(&targets, &manifest) {
+        return Err(SignError::NotListed(folder.manifest()));
+    }
+    Ok((path, document, signers(&args.root, &args.role)?))
+}
+
+/// Who signs `role`, as the root or the delegating targets metadata in `path` says.
+pub fn signers(path: &std::path::Path, role: &str) -> Result<Signers, SignError> {
+    let parent = document::read(path)?;
+    if document::kind(&parent) == "root" {
+        return Ok(Signers::of_root(&document::read_root(path)?.1, role)?);
+    }
+    Ok(Signers::of_delegation(&document::read_targets(path)?.1, role)?)
+}
+
+/// Whether `targets` lists these bytes.
+pub fn lists(targets: &Targets, manifest: &[u8]) -> bool {
+    let (digest, length) = (Digest::of(manifest), manifest.len() as u64);
+    targets
+        .targets
+        .values()
+        .any(|target| target.length == length && target.sha256() == Some(digest))
 }
