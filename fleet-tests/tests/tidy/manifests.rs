@@ -31,11 +31,11 @@ impl Member {
     }
 }
 
-/// The members: every folder of the root with a Cargo.toml in it.
+/// The members: every folder of the root with a Cargo.toml in it. A package deeper down stands outside the workspace.
 pub(crate) fn members(tree: &Tree) -> Vec<Member> {
     let manifests = tree.files.iter().filter(|file| file.name() == "Cargo.toml");
     manifests
-        .filter(|file| !file.folder().is_empty())
+        .filter(|file| !file.folder().is_empty() && !file.folder().contains('/'))
         .map(|file| {
             let table = file.text.parse();
             assert!(table.is_ok(), "{}: {table:?}", file.path);
