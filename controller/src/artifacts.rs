@@ -5,7 +5,10 @@ use std::{fs, io, path::PathBuf, time::Duration};
 
 use axum::body::{Body, Bytes};
 use futures_util::{Stream, StreamExt as _, stream};
-use protocol::digest::{Digest, Hasher};
+use protocol::{
+    digest::{Digest, Hasher},
+    manifest::OBJECT_BYTES_MAX,
+};
 use tokio::{
     fs::{File, OpenOptions},
     io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, SeekFrom},
@@ -19,8 +22,6 @@ use crate::{
     secret::{self, NoRandom},
 };
 
-/// Largest object, in bytes.
-pub const OBJECT_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Longest wait for the next piece of an upload.
 const PIECE: Duration = Duration::from_secs(30);
 const READ_BYTES: u64 = 128 * 1024;

@@ -132,7 +132,7 @@ impl Publisher {
                 return Err(PublishError::Name(parsed.name.clone()));
             }
         }
-        self.complete(&parsed.objects()).await?;
+        self.complete(&parsed.published()).await?;
         let row = Release {
             digest,
             name: parsed.name.clone(),

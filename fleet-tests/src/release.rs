@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
-use flate2::{Compression, write::GzEncoder};
 use protocol::{
     digest::Digest,
     manifest::{Archive, File, Manifest, Policy, Requires, Role, SCHEMA},
@@ -59,14 +58,14 @@ impl PackedAgent {
 
     /// Packs an executable.
     pub fn of(content: &[u8]) -> anyhow::Result<Self> {
-        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o755);
         header.set_mtime(0);
         header.set_cksum();
         tar.append_data(&mut header, "socle-agent", content).context("packing the agent")?;
-        let archive = tar.into_inner().and_then(GzEncoder::finish).context("packing the agent")?;
+        let archive = tar.into_inner().context("packing the agent")?;
         Ok(Self { archive, sha256: Digest::of(content), length: content.len() as u64 })
     }
 }
@@ -83,12 +82,13 @@ pub fn build(keys: &FleetKeys, recipe: Recipe) -> anyhow::Result<Release> {
         length: agent.length,
         sha256: agent.sha256,
         archive: Some(archive),
+        chunks: None,
     }];
     files.sort_by(|a, b| a.0.cmp(&b.0));
     for (path, role, content) in files {
         let (length, sha256) = (content.len() as u64, Digest::of(&content));
         objects.insert(sha256, content);
-        listed.push(File { path, role, length, sha256, archive: None });
+        listed.push(File { path, role, length, sha256, archive: None, chunks: None });
     }
     let manifest = Manifest {
         schema: SCHEMA,

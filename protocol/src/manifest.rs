@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cbor::DOCUMENT_BYTES_MAX, digest::Digest};
+use crate::{cbor::DOCUMENT_BYTES_MAX, chunks::INDEX_BYTES_MAX, digest::Digest};
 
 /// Manifest format this code writes and reads.
 pub const SCHEMA: u32 = 1;
 /// Most files one release may hold.
 pub const FILES_MAX: usize = 1024;
+/// Largest file of a release, in bytes.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 38;
 
 /// What a release is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,9 +78,24 @@ pub struct File {
     /// How it travels, if not as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<Archive>,
+    /// How what travels was cut into chunks, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<Chunked>,
 }
 
-/// A gzip-compressed tar that holds one file under its own file name.
+/// Where the chunks of what travels are listed, and packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chunked {
+    /// A [`crate::chunks::ChunkIndex`].
+    pub index: Object,
+    /// The compressed chunks one after the other, if that is smaller than the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pack: Option<Object>,
+}
+
+/// A tar, not compressed, that holds one file under its own file name. It is compressed as chunks, so that it unpacks to
+/// no more than its own length and a new version of the file moves only where it changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
@@ -108,8 +125,9 @@ pub enum Role {
     Notice,
 }
 
-/// What a device fetches for one file: the archive where there is one, else the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bytes with a name. What a device fetches for one file is the archive where there is one, else the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Object {
     /// Digest of the bytes that travel.
     pub sha256: Digest,
@@ -154,6 +172,9 @@ pub enum ManifestError {
     /// The executable does not travel as an archive, or something else does.
     #[error("`{0}`: the agent, and only the agent, travels as an archive")]
     Archive(String),
+    /// A length that no file, index or pack has.
+    #[error("`{0}`: it, its chunk index or its pack is larger than is allowed")]
+    Length(String),
 }
 
 impl Manifest {
@@ -216,10 +237,23 @@ impl Manifest {
             .collect()
     }
 
-    /// What travels: each object once.
+    /// What a device stages: each object once.
     pub fn objects(&self) -> Vec<Object> {
         let mut seen = BTreeSet::new();
         self.files.iter().map(File::object).filter(|object| seen.insert(object.sha256)).collect()
+    }
+
+    /// What a server must have for the release: the objects, their chunk indexes and their packs, each once.
+    pub fn published(&self) -> Vec<Object> {
+        let mut seen = BTreeSet::new();
+        let chunked = |file: &File| {
+            file.chunks.map(|chunks| [Some(chunks.index), chunks.pack]).into_iter().flatten()
+        };
+        self.files
+            .iter()
+            .flat_map(|file| std::iter::once(file.object()).chain(chunked(file).flatten()))
+            .filter(|object| seen.insert(object.sha256))
+            .collect()
     }
 }
 
@@ -272,10 +306,18 @@ impl File {
         if agent != (self.role == Role::Agent) || !(agent || model) {
             return Err(ManifestError::Path(self.path.chars().take(120).collect()));
         }
-        if agent == self.archive.is_some() {
+        if agent != self.archive.is_some() {
+            return Err(ManifestError::Archive(self.path.clone()));
+        }
+        let travels = self.object().length;
+        let chunks = self.chunks.is_none_or(|chunks| {
+            chunks.index.length <= INDEX_BYTES_MAX as u64
+                && chunks.pack.is_none_or(|pack| pack.length < travels)
+        });
+        if chunks && self.length.max(travels) <= OBJECT_BYTES_MAX {
             Ok(())
         } else {
-            Err(ManifestError::Archive(self.path.clone()))
+            Err(ManifestError::Length(self.path.clone()))
         }
     }
 }

@@ -87,6 +87,7 @@ fn manifest(counter: u64) -> Manifest {
             length: 5,
             sha256: digest,
             archive: Some(Archive { length: 9, sha256: Digest::of(b"archive") }),
+            chunks: None,
         }],
     }
 }

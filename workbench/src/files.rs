@@ -57,6 +57,8 @@ pub enum Access {
     All,
 }
 
+/// Largest model or agent that is read into memory.
+pub const OBJECT_BYTES_MAX: u64 = 8 << 30;
 /// Largest file of metadata, keys, data.
 pub const TEXT_BYTES_MAX: u64 = 64 << 20;
 

@@ -22,7 +22,7 @@ use slots::verify::hash;
 
 /// Name of the executable inside the archive.
 const BIN_NAME: &str = "socle-agent";
-const ASSET: &str = "socle-agent.tar.gz";
+const ASSET: &str = "socle-agent.tar";
 
 /// What is unpacked, and where to.
 #[derive(Clone, Debug)]

@@ -96,6 +96,7 @@ impl Release {
             length: agent.len() as u64,
             sha256: Digest::of(agent),
             archive: Some(Archive { length: archive.len() as u64, sha256: Digest::of(archive) }),
+            chunks: None,
         }];
         for (path, content) in model {
             objects.insert(Digest::of(content), content.to_vec());
@@ -105,6 +106,7 @@ impl Release {
                 length: content.len() as u64,
                 sha256: Digest::of(content),
                 archive: None,
+                chunks: None,
             });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));

@@ -122,6 +122,7 @@ impl Signers {
                         length: agent.len() as u64,
                         sha256: Digest::of(&agent),
                     }),
+                    chunks: None,
                 },
                 File {
                     path: "models/m/model.onnx".into(),
@@ -129,6 +130,7 @@ impl Signers {
                     length: model.len() as u64,
                     sha256: Digest::of(&model),
                     archive: None,
+                    chunks: None,
                 },
             ],
         };

@@ -85,6 +85,7 @@ fn release(counter: u64, key: &SigningKey, roots: Vec<(u64, Vec<u8>)>, agent: &[
         length: content.len() as u64,
         sha256: Digest::of(content),
         archive,
+        chunks: None,
     };
     let archive = Archive { length: 1, sha256: Digest::of(b"archive") };
     let manifest = Manifest {

@@ -38,7 +38,7 @@ pub fn add(folder: &ReleaseFolder, content: &mut dyn Read) -> Result<Added, File
     let mut content = content.take(OBJECT_BYTES_MAX + 1);
     let copied = io::copy(&mut content, &mut part).map_err(part.failed())?;
     if copied > OBJECT_BYTES_MAX {
-        return Err(FileError::TooLarge { path: part.path, max: OBJECT_BYTES_MAX });
+        return Err(FileError::TooLarge { path: part.path.clone(), max: OBJECT_BYTES_MAX });
     }
     finish(folder, part)
 }
