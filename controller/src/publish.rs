@@ -8,8 +8,8 @@ use protocol::{
     time::UnixMs,
     tuf::{
         document::Document,
+        early::{Floor, VerifyError, fresh_targets, listed_release, newest_root, pinned_root},
         metadata::{Root, Targets},
-        verify::{Floor, VerifyError, fresh_targets, listed_release, newest_root, pinned_root},
     },
     verified::Verified,
 };
@@ -234,9 +234,9 @@ fn version_of(root: &[u8]) -> Result<u64, PublishError> {
 /// The version of targets metadata that we stored.
 fn stored_version(stored: &[u8]) -> Result<u64, VerifyError> {
     let role = "targets";
-    let document =
-        Document::parse(role, stored).map_err(|source| VerifyError::Document { role, source })?;
+    let document = Document::parse(role, stored)
+        .map_err(|source| VerifyError::Document { role: role.to_owned(), source })?;
     serde_json::from_value::<Targets>(document.signed)
         .map(|targets| targets.version)
-        .map_err(|source| VerifyError::Content { role, source })
+        .map_err(|source| VerifyError::Content { role: role.to_owned(), source })
 }

@@ -28,7 +28,16 @@ impl UnixMs {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Reads `2027-01-31T00:00:00Z`, the only form TUF metadata uses.
+    /// Reads `2027-01-31T00:00:00Z` and no other form: whole seconds in UTC, as TUF metadata writes them.
+    pub fn from_rfc3339_seconds(text: &str) -> Result<Self, NotATime> {
+        if text.len() == "2027-01-31T00:00:00Z".len() {
+            Self::from_rfc3339(text)
+        } else {
+            Err(NotATime { text: text.chars().take(40).collect() })
+        }
+    }
+
+    /// Reads `2027-01-31T00:00:00Z`; parts of a second are allowed.
     pub fn from_rfc3339(text: &str) -> Result<Self, NotATime> {
         let wrong = || NotATime { text: text.chars().take(40).collect() };
         if !text.ends_with('Z') {
@@ -65,5 +74,7 @@ mod tests {
         for text in ["", "2026-11-22", "2026-11-22T21:13:57+01:00", "1969-12-31T23:59:59Z"] {
             assert!(UnixMs::from_rfc3339(text).is_err(), "{text:?}");
         }
+        assert!(UnixMs::from_rfc3339_seconds("2026-11-22T21:13:57.5Z").is_err());
+        assert!(UnixMs::from_rfc3339_seconds("2026-11-22T21:13:57Z").is_ok());
     }
 }

@@ -1,6 +1,6 @@
 //! Everything a device remembers about its slots: one value, stored whole in the boot record.
 
-use protocol::{digest::Digest, id::Slot, report::EventKind, time::UnixMs, tuf::verify::Floor};
+use protocol::{digest::Digest, id::Slot, report::EventKind, time::UnixMs, tuf::early::Floor};
 use serde::{Deserialize, Serialize};
 
 use crate::{

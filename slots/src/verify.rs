@@ -14,8 +14,8 @@ use protocol::{
     id::Slot,
     manifest::{File, Manifest},
     tuf::{
+        early::{Release, VerifyError, listed_release, newest_root, pinned_root, signed_targets},
         metadata::Root,
-        verify::{Release, VerifyError, listed_release, newest_root, pinned_root, signed_targets},
     },
     verified::Verified,
 };

@@ -21,7 +21,7 @@ use protocol::{
     id::DeviceId,
     key::{KeyError, SigningKey},
     time::UnixMs,
-    tuf::verify::{VerifyError, pinned_root},
+    tuf::early::{VerifyError, pinned_root},
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use ring::rand::SystemRandom;
@@ -271,6 +271,9 @@ fn check(
     let device = DeviceId::of(&SigningKey::from_pkcs8(key)?.public());
     if enrolled.fleet != token.fleet {
         return Err(EnrolError::Mismatch("it names another fleet than the token"));
+    }
+    if enrolled.environment != token.environment {
+        return Err(EnrolError::Mismatch("it names another environment than the token"));
     }
     if enrolled.device != device {
         return Err(EnrolError::Mismatch("it names another device than this one"));

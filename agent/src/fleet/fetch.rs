@@ -13,7 +13,7 @@ use protocol::{
     handover::Request,
     manifest::{File, Manifest},
     time::UnixMs,
-    tuf::verify::{Floor, Release},
+    tuf::early::{Floor, Release},
     verified::Verified,
 };
 use slots::{

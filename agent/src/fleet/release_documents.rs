@@ -5,7 +5,7 @@ use protocol::{
     command::Desired,
     digest::Digest,
     time::UnixMs,
-    tuf::verify::{
+    tuf::early::{
         Floor, Release, VerifyError, fresh_targets, listed_release, newer_than, newest_root,
         pinned_root,
     },

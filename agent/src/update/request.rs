@@ -10,7 +10,7 @@ use protocol::{
     enrol::Enrolled,
     handover::Request,
     time::UnixMs,
-    tuf::verify::{
+    tuf::early::{
         Release, VerifyError, fresh_targets, listed_release, newer_than, newest_root, pinned_root,
     },
     verified::Verified,

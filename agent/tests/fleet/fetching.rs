@@ -15,7 +15,7 @@ use protocol::{
     id::DeviceId,
     key::SigningKey,
     time::UnixMs,
-    tuf::verify::Floor,
+    tuf::early::Floor,
 };
 use ring::rand::SystemRandom;
 use rustls_pki_types::PrivatePkcs8KeyDer;
@@ -87,6 +87,7 @@ impl Rig {
             targets_version: 1,
             rollout: 0,
             retry_quarantined: false,
+            permit: None,
         };
         let desired_bytes = desired.signed_by(&key).unwrap();
         let controller_keys = [key.public()];

@@ -1,6 +1,6 @@
 //! A TUF document: `{"signed": …, "signatures": […]}`, and the threshold check over its canonical JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER;
 use olpc_cjson::CanonicalFormatter;
@@ -11,7 +11,7 @@ use crate::{
     cbor::DOCUMENT_BYTES_MAX,
     digest::Digest,
     key::SigningKey,
-    tuf::metadata::{Key, Role, Root},
+    tuf::metadata::{DelegatedRole, Delegations, Key, Root},
 };
 
 /// Most signatures one document may carry.
@@ -35,6 +35,14 @@ pub struct Signature {
     pub sig: String,
 }
 
+/// Who signs for a role, and how many of them must.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signers {
+    role: String,
+    threshold: u32,
+    keys: BTreeMap<String, Key>,
+}
+
 /// Why a document is refused before its content is looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -42,7 +50,7 @@ pub enum DocumentError {
     #[error("{role} metadata of {bytes} bytes is larger than the {DOCUMENT_BYTES_MAX} allowed")]
     TooLarge {
         /// Role being read.
-        role: &'static str,
+        role: String,
         /// Size seen.
         bytes: usize,
     },
@@ -50,7 +58,7 @@ pub enum DocumentError {
     #[error("{role} metadata is not TUF JSON")]
     Shape {
         /// Role being read.
-        role: &'static str,
+        role: String,
         /// Where.
         source: serde_json::Error,
     },
@@ -58,26 +66,34 @@ pub enum DocumentError {
     #[error("{role} metadata carries {count} signatures; at most {SIGNATURES_MAX} are read")]
     TooManySignatures {
         /// Role being read.
-        role: &'static str,
+        role: String,
         /// How many.
         count: usize,
+    },
+    /// One key id signs twice.
+    #[error("{role} metadata carries two signatures by key {keyid}; keep one of them")]
+    SignedTwice {
+        /// Role being read.
+        role: String,
+        /// The key's id.
+        keyid: String,
     },
     /// The root names no such role.
     #[error("the trusted root does not name the role {role}")]
     UnknownRole {
         /// Role being read.
-        role: &'static str,
+        role: String,
     },
-    /// Fewer distinct trusted keys signed than the root asks for.
+    /// Fewer distinct trusted keys signed than are asked for.
     #[error(
         "{role} metadata is signed by {valid} of the {threshold} distinct keys it needs; sign it with more of the role's keys"
     )]
     Threshold {
         /// Role being read.
-        role: &'static str,
+        role: String,
         /// Distinct trusted keys with a valid signature.
         valid: u32,
-        /// How many the root asks for.
+        /// How many are asked for.
         threshold: u32,
     },
 }
@@ -93,17 +109,24 @@ pub fn canonical<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> 
 
 impl Document {
     /// Reads a document of `role` without trusting it.
-    pub fn parse(role: &'static str, bytes: &[u8]) -> Result<Self, DocumentError> {
+    pub fn parse(role: &str, bytes: &[u8]) -> Result<Self, DocumentError> {
         if bytes.len() > DOCUMENT_BYTES_MAX {
-            return Err(DocumentError::TooLarge { role, bytes: bytes.len() });
+            return Err(DocumentError::TooLarge { role: role.to_owned(), bytes: bytes.len() });
         }
         let document: Self = serde_json::from_slice(bytes)
-            .map_err(|source| DocumentError::Shape { role, source })?;
+            .map_err(|source| DocumentError::Shape { role: role.to_owned(), source })?;
         if document.signatures.len() > SIGNATURES_MAX {
             return Err(DocumentError::TooManySignatures {
-                role,
+                role: role.to_owned(),
                 count: document.signatures.len(),
             });
+        }
+        let mut signers = BTreeSet::new();
+        if let Some(twice) =
+            document.signatures.iter().find(|signature| !signers.insert(&signature.keyid))
+        {
+            let keyid = twice.keyid.chars().take(64).collect();
+            return Err(DocumentError::SignedTwice { role: role.to_owned(), keyid });
         }
         Ok(document)
     }
@@ -129,22 +152,15 @@ impl Document {
         Ok(bytes)
     }
 
-    /// Holds if enough distinct keys of `role`, as `root` names them, signed this document.
-    pub(crate) fn meets_threshold(
-        &self,
-        root: &Root,
-        role: &'static str,
-    ) -> Result<(), DocumentError> {
-        let shape = |source| DocumentError::Shape { role, source };
-        let Role { keyids, threshold } =
-            root.roles.get(role).ok_or(DocumentError::UnknownRole { role })?;
+    /// Holds if enough distinct keys of `signers` signed this document.
+    pub fn meets(&self, signers: &Signers) -> Result<(), DocumentError> {
+        let role = &signers.role;
+        let shape = |source| DocumentError::Shape { role: role.clone(), source };
         let message = canonical(&self.signed).map_err(shape)?;
-        let named: BTreeSet<&String> = keyids.iter().collect();
         // A set of key *material*: one key listed under two ids counts once.
         let mut valid = BTreeSet::new();
-        for signature in self.signatures.iter().filter(|signature| named.contains(&signature.keyid))
-        {
-            let Some(key) = root.keys.get(&signature.keyid) else { continue };
+        for signature in &self.signatures {
+            let Some(key) = signers.keys.get(&signature.keyid) else { continue };
             if key.id().map_err(shape)? != signature.keyid {
                 continue;
             }
@@ -157,12 +173,40 @@ impl Document {
             }
         }
         let valid = u32::try_from(valid.len()).unwrap_or(u32::MAX);
+        let threshold = signers.threshold;
         // A threshold of zero would accept a document that nobody signed.
-        if valid >= *threshold && *threshold > 0 {
+        if valid >= threshold && threshold > 0 {
             Ok(())
         } else {
-            Err(DocumentError::Threshold { role, valid, threshold: (*threshold).max(1) })
+            let threshold = threshold.max(1);
+            Err(DocumentError::Threshold { role: role.clone(), valid, threshold })
         }
+    }
+}
+
+impl Signers {
+    /// Whom `root` lets sign its role `role`.
+    pub fn of_root(root: &Root, role: &str) -> Result<Self, DocumentError> {
+        let named = root
+            .roles
+            .get(role)
+            .ok_or_else(|| DocumentError::UnknownRole { role: role.to_owned() })?;
+        Ok(Self::new(role, named.threshold, &named.keyids, &root.keys))
+    }
+
+    /// Whom `delegations` lets sign for its role `role`.
+    pub fn of_delegation(delegations: &Delegations, role: &DelegatedRole) -> Self {
+        Self::new(&role.name, role.threshold, &role.keyids, &delegations.keys)
+    }
+
+    fn new(role: &str, threshold: u32, keyids: &[String], keys: &BTreeMap<String, Key>) -> Self {
+        let named = keyids.iter().filter_map(|id| Some((id.clone(), keys.get(id)?.clone())));
+        Self { role: role.to_owned(), threshold, keys: named.collect() }
+    }
+
+    /// The role they sign for.
+    pub fn role(&self) -> &str {
+        &self.role
     }
 }
 

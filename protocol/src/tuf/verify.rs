@@ -1,268 +1,278 @@
-//! The client's verifier: `(what we trust, what we got, now) → what we may use`. Pure.
+//! The client's verifier: `(what we trust, what we got, now) → what we trust now, what we may use`. Pure.
 //!
-//! This release of the format uses the root and targets roles; snapshot and timestamp are named in the root and
-//! join later. Order of checks per document: size, shape, signatures, type, version, freshness.
+//! It is made of the steps of [`crate::tuf::chain`] and the walk of [`crate::tuf::walk`]. Nothing of what it returns is
+//! remembered unless every check passed: the caller stores [`Trusted`] then, and only then.
 
-use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 
 use crate::{
     digest::Digest,
-    manifest::{Manifest, ManifestError},
-    time::{NotATime, UnixMs},
+    id::Environment,
+    manifest::Manifest,
+    time::UnixMs,
     tuf::{
-        document::{Document, DocumentError},
-        metadata::{Root, Targets},
+        chain::{
+            Seen, fresh_snapshot, fresh_timestamp, next_root, online_keys_changed, pinned_root,
+        },
+        document::{Document, Signers},
+        metadata::{Hashed, Root, Target, Targets, hashed},
+        refusal::{ROOTS_MAX, VerifyError},
+        walk::{Found, RoleBytes, Roles},
     },
     verified::Verified,
 };
 
-/// Most roots one update may walk through.
-const ROOTS_MAX: usize = 64;
+/// Most environments of one name that are tried for an installed release.
+const ENVIRONMENTS_MAX: usize = 64;
 
-/// What a device remembers between updates, apart from the root itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Floor {
-    /// Highest targets version ever accepted.
-    pub targets_version: u64,
-    /// Highest release counter ever committed.
-    pub counter: u64,
+/// What a device trusts: the newest root, and the versions it has seen under it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trusted {
+    root: Verified<Root>,
+    root_bytes: Vec<u8>,
+    seen: Seen,
 }
 
-/// A release that is genuine: its manifest, and the documents that prove it.
+/// What was fetched, none of it believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offered {
+    /// Roots newer than the trusted one, oldest first.
+    pub roots: Vec<Vec<u8>>,
+    /// Timestamp metadata.
+    pub timestamp: Vec<u8>,
+    /// Snapshot metadata.
+    pub snapshot: Vec<u8>,
+    /// Targets metadata: `targets`, and delegated roles by name.
+    pub roles: Vec<RoleBytes>,
+    /// The release's manifest.
+    pub manifest: Vec<u8>,
+}
+
+/// A release that is genuine and meant for this environment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Release {
     /// SHA-256 of the manifest's bytes: the release's name everywhere.
     pub digest: Digest,
     /// What it is made of.
     pub manifest: Manifest,
-    /// Version of the targets metadata that lists it.
-    pub targets_version: u64,
+    /// The environment it is signed for.
+    pub environment: Environment,
+    /// The targets roles that prove it, by name.
+    pub roles: Vec<String>,
+    /// Who signed for it: the role that lists it.
+    pub signers: Signers,
 }
 
-/// Why metadata or a release is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// Size, shape or signatures.
-    #[error("checking {role} metadata")]
-    Document {
-        /// Role being read.
-        role: &'static str,
-        /// Why.
-        source: DocumentError,
-    },
-    /// Signed, but not what the role must hold.
-    #[error("{role} metadata is signed but not of the TUF shape")]
-    Content {
-        /// Role being read.
-        role: &'static str,
-        /// Where.
-        source: serde_json::Error,
-    },
-    /// Says it is something else.
-    #[error("expected {role} metadata of specification 1.x, got `{kind}` of `{spec_version}`")]
-    Kind {
-        /// Role being read.
-        role: &'static str,
-        /// Type it claims.
-        kind: String,
-        /// Specification it claims.
-        spec_version: String,
-    },
-    /// A root that does not follow the one before.
-    #[error("root version {got} does not follow version {trusted}")]
-    RootSequence {
-        /// Version trusted now.
-        trusted: u64,
-        /// Version offered.
-        got: u64,
-    },
-    /// More roots than one update may walk through.
-    #[error("{0} root documents in one update; at most {ROOTS_MAX} are walked")]
-    TooManyRoots(usize),
-    /// An older document than one already accepted.
-    #[error(
-        "{role} metadata version {got} is older than version {floor}, which was accepted before: refused as a rollback"
-    )]
-    Rollback {
-        /// Role being read.
-        role: &'static str,
-        /// Oldest version still acceptable.
-        floor: u64,
-        /// Version offered.
-        got: u64,
-    },
-    /// Not fresh any more.
-    #[error("{role} metadata expired at {expires}; refresh and sign it again")]
-    Expired {
-        /// Role being read.
-        role: &'static str,
-        /// When.
-        expires: String,
-    },
-    /// Its expiry is not a time.
-    #[error("{role} metadata has no readable expiry")]
-    Expiry {
-        /// Role being read.
-        role: &'static str,
-        /// Why.
-        source: NotATime,
-    },
-    /// A manifest the metadata does not list.
-    #[error("release {} is not listed in the signed targets metadata", .0.short())]
-    NotListed(Digest),
-    /// A manifest of another length than signed.
-    #[error("release {} has {got} bytes where {signed} are signed", .digest.short())]
-    Length {
-        /// Release.
-        digest: Digest,
-        /// Length signed.
-        signed: u64,
-        /// Length seen.
-        got: u64,
-    },
-    /// A manifest that is listed but wrong in itself.
-    #[error("reading the manifest of release {}", .digest.short())]
-    Manifest {
-        /// Release.
-        digest: Digest,
-        /// Why.
-        source: ManifestError,
-    },
-    /// A release not newer than the one committed.
-    #[error("release {} has counter {got}, not above {floor}, which this device committed already: refused as a rollback", .digest.short())]
-    OldRelease {
-        /// Release.
-        digest: Digest,
-        /// Highest counter committed.
-        floor: u64,
-        /// Counter offered.
-        got: u64,
-    },
-}
-
-/// Reads the root a device was given when it was enrolled or installed. Its own threshold must hold; its expiry is
-/// not looked at, since a newer root may follow.
-pub fn pinned_root(bytes: &[u8]) -> Result<Verified<Root>, VerifyError> {
-    let document = parse("root", bytes)?;
-    let root: Root = content("root", &document)?;
-    meets(&document, &root, "root")?;
-    Ok(Verified::new(root))
-}
-
-/// Walks from the trusted root through `newer`, in order. Each must be signed by the one before and by itself.
-pub fn newest_root(
-    trusted: Verified<Root>,
-    newer: &[Vec<u8>],
-) -> Result<Verified<Root>, VerifyError> {
-    if newer.len() > ROOTS_MAX {
-        return Err(VerifyError::TooManyRoots(newer.len()));
+impl Trusted {
+    /// From what the device keeps: `root` was trusted before, `seen` under it.
+    pub fn new(root: Vec<u8>, seen: Seen) -> Result<Self, VerifyError> {
+        Ok(Self { root: pinned_root(&root)?, root_bytes: root, seen })
     }
-    newer.iter().try_fold(trusted, |trusted, bytes| {
-        let document = parse("root", bytes)?;
-        meets(&document, trusted.get(), "root")?;
-        let root: Root = content("root", &document)?;
-        meets(&document, &root, "root")?;
-        if trusted.get().version.checked_add(1) != Some(root.version) {
-            return Err(VerifyError::RootSequence {
-                trusted: trusted.get().version,
-                got: root.version,
-            });
+
+    /// The root.
+    pub const fn root(&self) -> &Verified<Root> {
+        &self.root
+    }
+
+    /// The root, byte for byte as received.
+    pub fn root_bytes(&self) -> &[u8] {
+        &self.root_bytes
+    }
+
+    /// The versions seen.
+    pub const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Trust after walking through `newer` roots. What was seen is forgotten where the keys of snapshot or timestamp
+    /// were replaced on the way.
+    pub fn after_roots(&self, newer: &[Vec<u8>]) -> Result<Self, VerifyError> {
+        if newer.len() > ROOTS_MAX {
+            return Err(VerifyError::TooManyRoots(newer.len()));
         }
-        Ok(Verified::new(root))
-    })
-}
-
-/// Targets metadata that may be acted on at `now`. Root and targets must both be fresh.
-pub fn fresh_targets(
-    root: &Verified<Root>,
-    bytes: &[u8],
-    floor: Floor,
-    now: UnixMs,
-) -> Result<Verified<Targets>, VerifyError> {
-    fresh("root", &root.get().expires, now)?;
-    let targets = signed_targets(root, bytes)?;
-    let got = targets.get().version;
-    if got < floor.targets_version {
-        return Err(VerifyError::Rollback { role: "targets", floor: floor.targets_version, got });
-    }
-    fresh("targets", &targets.get().expires, now)?;
-    Ok(targets)
-}
-
-/// Targets metadata of a release that is installed already: signatures count, age does not, because falling back to
-/// what is on the disk must work however old it is.
-pub fn signed_targets(
-    root: &Verified<Root>,
-    bytes: &[u8],
-) -> Result<Verified<Targets>, VerifyError> {
-    let document = parse("targets", bytes)?;
-    meets(&document, root.get(), "targets")?;
-    content("targets", &document).map(Verified::new)
-}
-
-/// The release whose manifest is `manifest`, if `targets` lists exactly these bytes.
-pub fn listed_release(
-    targets: &Verified<Targets>,
-    manifest: &[u8],
-) -> Result<Verified<Release>, VerifyError> {
-    let digest = Digest::of(manifest);
-    let (path, target) = targets
-        .get()
-        .targets
-        .iter()
-        .find(|(path, target)| path.starts_with("releases/") && target.sha256() == Some(digest))
-        .ok_or(VerifyError::NotListed(digest))?;
-    if target.length != manifest.len() as u64 {
-        return Err(VerifyError::Length {
-            digest,
-            signed: target.length,
-            got: manifest.len() as u64,
-        });
-    }
-    let parsed =
-        Manifest::parse(manifest).map_err(|source| VerifyError::Manifest { digest, source })?;
-    if *path != parsed.target_path() {
-        return Err(VerifyError::NotListed(digest));
-    }
-    Ok(Verified::new(Release { digest, manifest: parsed, targets_version: targets.get().version }))
-}
-
-/// Holds if `release` is newer than all that this device committed.
-pub fn newer_than(release: &Verified<Release>, floor: Floor) -> Result<(), VerifyError> {
-    let Release { digest, manifest, .. } = release.get();
-    if manifest.counter > floor.counter {
-        Ok(())
-    } else {
-        Err(VerifyError::OldRelease {
-            digest: *digest,
-            floor: floor.counter,
-            got: manifest.counter,
+        newer.iter().try_fold(self.clone(), |trusted, bytes| {
+            let root = next_root(&trusted.root, bytes)?;
+            let changed = online_keys_changed(trusted.root.get(), root.get());
+            let seen = if changed { Seen::default() } else { trusted.seen };
+            Ok(Self { root, root_bytes: bytes.clone(), seen })
         })
     }
 }
 
-fn parse(role: &'static str, bytes: &[u8]) -> Result<Document, VerifyError> {
-    Document::parse(role, bytes).map_err(|source| VerifyError::Document { role, source })
+/// The release whose manifest is offered, if everything about it holds at `now`. When a role is missing that the walk
+/// needs, the error is [`VerifyError::Wanted`]: add it and ask again.
+pub fn verify(
+    trusted: &Trusted,
+    offered: &Offered,
+    environment: &Environment,
+    now: UnixMs,
+) -> Result<(Trusted, Verified<Release>), VerifyError> {
+    with_fresh_roles(trusted, offered, now, |roles| listed(roles, &offered.manifest, environment))
 }
 
-fn meets(document: &Document, root: &Root, role: &'static str) -> Result<(), VerifyError> {
-    document.meets_threshold(root, role).map_err(|source| VerifyError::Document { role, source })
+/// The target at `path`, found as the specification's client finds it; none if no role lists it.
+pub fn resolve(
+    trusted: &Trusted,
+    offered: &Offered,
+    path: &str,
+    now: UnixMs,
+) -> Result<(Trusted, Option<Target>), VerifyError> {
+    with_fresh_roles(trusted, offered, now, |roles| {
+        Ok(roles.walk(path)?.target.map(|(target, _)| target))
+    })
 }
 
-fn content<T: DeserializeOwned>(role: &'static str, document: &Document) -> Result<T, VerifyError> {
-    let field = |name: &str| {
-        document.signed.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
-    };
-    let (kind, spec_version) = (field("_type"), field("spec_version"));
-    if kind != role || !spec_version.starts_with("1.") {
-        return Err(VerifyError::Kind { role, kind, spec_version });
+/// The release that is installed with these documents: signatures count, age does not, because falling back to what is
+/// on the disk must work however old it is. Nor does the environment: it was held against the device's own when the
+/// release was installed, and a device that is enrolled elsewhere keeps running until it is told otherwise.
+pub fn installed_release(
+    root: &Verified<Root>,
+    documents: &[RoleBytes],
+    manifest: &[u8],
+) -> Result<Verified<Release>, VerifyError> {
+    let digest = Digest::of(manifest);
+    let parsed = parsed(digest, manifest)?;
+    let mut roles = Roles::installed(root, documents);
+    roles.top()?;
+    let mut refused =
+        VerifyError::NotListed { digest, path: format!("env/*/{}.json", parsed.name) };
+    for environment in environments(documents, &parsed) {
+        match listed(&mut roles, manifest, &environment) {
+            Ok(release) => return Ok(release),
+            Err(error) => refused = error,
+        }
     }
-    serde_json::from_value(document.signed.clone())
-        .map_err(|source| VerifyError::Content { role, source })
+    Err(refused)
 }
 
-fn fresh(role: &'static str, expires: &str, now: UnixMs) -> Result<(), VerifyError> {
-    let at =
-        UnixMs::from_rfc3339(expires).map_err(|source| VerifyError::Expiry { role, source })?;
-    if now < at { Ok(()) } else { Err(VerifyError::Expired { role, expires: expires.to_owned() }) }
+/// Holds if `release` is newer than all that this device committed.
+pub fn newer_than(release: &Verified<Release>, floor: u64) -> Result<(), VerifyError> {
+    let Release { digest, manifest, .. } = release.get();
+    if manifest.counter > floor {
+        Ok(())
+    } else {
+        Err(VerifyError::OldRelease { digest: *digest, floor, got: manifest.counter })
+    }
+}
+
+fn with_fresh_roles<T>(
+    trusted: &Trusted,
+    offered: &Offered,
+    now: UnixMs,
+    ask: impl FnOnce(&mut Roles<'_>) -> Result<T, VerifyError>,
+) -> Result<(Trusted, T), VerifyError> {
+    let trusted = trusted.after_roots(&offered.roots)?;
+    let timestamp = fresh_timestamp(&trusted.root, &offered.timestamp, &trusted.seen, now)?;
+    let snapshot =
+        fresh_snapshot(&trusted.root, &offered.snapshot, &timestamp, &trusted.seen, now)?;
+    let mut roles = Roles::fresh(&trusted.root, &snapshot, &offered.roles, now);
+    let answer = ask(&mut roles)?;
+    let seen = Seen::after(&timestamp, &snapshot);
+    Ok((Trusted { seen, ..trusted }, answer))
+}
+
+/// The release, if the walk for its path ends at exactly its bytes. Its name says where to look; nothing else of the
+/// manifest is believed before.
+fn listed(
+    roles: &mut Roles<'_>,
+    manifest: &[u8],
+    environment: &Environment,
+) -> Result<Verified<Release>, VerifyError> {
+    roles.top()?;
+    let digest = Digest::of(manifest);
+    let parsed = parsed(digest, manifest)?;
+    let path = format!("env/{environment}/{}.json", parsed.name);
+    let Found { target, .. } = roles.walk(&path)?;
+    let (target, signers) = target
+        .filter(|(target, _)| {
+            target.sha256() == Some(digest) && hashed(&target.hashes, manifest) == Hashed::Same
+        })
+        .ok_or(VerifyError::NotListed { digest, path })?;
+    let (signed, got) = (target.length, manifest.len() as u64);
+    if signed != got {
+        return Err(VerifyError::Length { digest, signed, got });
+    }
+    endorsed(roles, digest, &parsed)?;
+    let environment = environment.clone();
+    let roles = roles.used();
+    Ok(Verified::new(Release { digest, manifest: parsed, environment, roles, signers }))
+}
+
+/// Holds if each maker who has a role of its own signed for what it made: the agent under `agent/`, models under
+/// `models/<team>/`. Where nobody has such a role, the release's own signature is enough.
+fn endorsed(roles: &mut Roles<'_>, digest: Digest, manifest: &Manifest) -> Result<(), VerifyError> {
+    let top = roles.top()?;
+    let teams = teams(&top);
+    for file in &manifest.files {
+        let (kind, paths) = match file.path.strip_prefix("models/") {
+            None => {
+                let (version, platform) = (&manifest.agent_version, &manifest.requires.platform);
+                ("agent", vec![format!("agent/socle-agent-{version}-{platform}")])
+            }
+            Some(rest) => {
+                let name = rest.replacen('/', ".", 1);
+                ("models", teams.iter().map(|team| format!("models/{team}/{name}")).collect())
+            }
+        };
+        let signed = Target::named(file.sha256, file.length);
+        let mut asked = delegates(&top, kind);
+        let mut found = false;
+        for path in paths {
+            let Found { target, delegated } = roles.walk(&path)?;
+            asked |= delegated.contains(kind);
+            found |= target.is_some_and(|(target, _)| {
+                target.length == signed.length && target.sha256() == signed.sha256()
+            });
+        }
+        if asked && !found {
+            let kind = if kind == "agent" { "agent/" } else { "models/" };
+            return Err(VerifyError::NotEndorsed { digest, file: file.path.clone(), kind });
+        }
+    }
+    Ok(())
+}
+
+/// Whether `targets` delegates paths below `folder` by name.
+fn delegates(targets: &Targets, folder: &str) -> bool {
+    patterns(targets)
+        .any(|pattern| pattern.split_once('/').is_some_and(|(first, _)| first == folder))
+}
+
+/// Who makes models: the second segment of what is delegated or listed below `models/`.
+fn teams(targets: &Targets) -> BTreeSet<String> {
+    let listed = targets.targets.keys().map(String::as_str);
+    patterns(targets)
+        .chain(listed)
+        .filter_map(|path| {
+            let (team, _) = path.strip_prefix("models/")?.split_once('/')?;
+            (!team.contains(['*', '?'])).then(|| team.to_owned())
+        })
+        .collect()
+}
+
+fn patterns(targets: &Targets) -> impl Iterator<Item = &str> {
+    let roles = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
+    roles.flat_map(|role| role.paths.iter().flatten()).map(String::as_str)
+}
+
+/// The environments for which any of `documents` says it lists the manifest. The walk decides whether it is so.
+fn environments(documents: &[RoleBytes], manifest: &Manifest) -> BTreeSet<Environment> {
+    let end = format!("/{}.json", manifest.name);
+    let mut environments = BTreeSet::new();
+    for (role, bytes) in documents {
+        let Ok(document) = Document::parse(role, bytes) else { continue };
+        let Some(targets) = document.signed.get("targets").and_then(|targets| targets.as_object())
+        else {
+            continue;
+        };
+        let named = targets.keys().filter_map(|path| {
+            path.strip_prefix("env/")?.strip_suffix(end.as_str())?.parse::<Environment>().ok()
+        });
+        environments.extend(named.take(ENVIRONMENTS_MAX));
+    }
+    environments
+}
+
+fn parsed(digest: Digest, manifest: &[u8]) -> Result<Manifest, VerifyError> {
+    Manifest::parse(manifest).map_err(|source| VerifyError::Manifest { digest, source })
 }
