@@ -91,6 +91,8 @@ impl Assigner {
             Cause::Wave { rollout, .. } => (rollout, false),
             Cause::Operator { retry_quarantined } => (0, retry_quarantined),
         };
+        let permit =
+            self.store.permit(device, release.digest, now).await.map_err(AssignError::Store)?;
         let signed = Desired {
             fleet: self.fleet.clone(),
             device,
@@ -102,6 +104,7 @@ impl Assigner {
             targets_version: release.targets_version,
             rollout,
             retry_quarantined,
+            permit,
         }
         .signed_by(&self.signer)
         .map_err(AssignError::Sign)?;

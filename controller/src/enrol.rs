@@ -5,7 +5,7 @@ use protocol::{
     blob::Blob,
     digest::Digest,
     enrol::{EnrolRequest, EnrolToken, Enrolled},
-    id::FleetId,
+    id::{Environment, FleetId},
     key::PublicKey,
     time::UnixMs,
 };
@@ -72,11 +72,11 @@ pub struct Answer {
     pub fleet: FleetId,
 }
 
-/// Makes a token that pins the authority and the first release root.
+/// Makes a token for a device of `environment`; it pins the authority and the first release root.
 pub async fn new_token(
     store: &Store,
     authority: &Authority,
-    fleet: &FleetId,
+    (fleet, environment): (&FleetId, Environment),
     (now, expires_at): (UnixMs, UnixMs),
 ) -> Result<EnrolToken, EnrolError> {
     let root = store.metadata("root", 1).await.map_err(EnrolError::Store)?;
@@ -87,6 +87,7 @@ pub async fn new_token(
         id: HEXLOWER.encode(&id),
         secret_digest: secret::digest(&secret),
         root,
+        environment: environment.clone(),
         created_at: now,
         expires_at,
         used_at: None,
@@ -96,6 +97,7 @@ pub async fn new_token(
         id: Blob::from(id.to_vec()),
         secret: Blob::from(secret.to_vec()),
         fleet: fleet.clone(),
+        environment,
         ca: authority.digest(),
         root,
         expires_at,
@@ -119,6 +121,7 @@ pub async fn enrol(
     Ok(Enrolled {
         device: certificate.device,
         fleet: answer.fleet,
+        environment: token.environment,
         certificate_pem: certificate.pem,
         ca_pem: authority.certificate_pem().to_owned(),
         broker: answer.broker,
@@ -185,6 +188,7 @@ async fn join(
         public: certificate.public,
         name: request.name.clone(),
         labels: request.labels.clone(),
+        environment: token.environment.clone(),
         certificate_until: certificate.until,
     };
     store.join(&mut writing, &joining, now).await.map_err(EnrolError::Store)?;

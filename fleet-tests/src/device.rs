@@ -61,6 +61,7 @@ impl Device {
         let enrolled = Enrolled {
             device: id,
             fleet: fleet.clone(),
+            environment: "prod".parse()?,
             certificate_pem: String::new(),
             ca_pem: String::new(),
             broker: "mqtts://localhost:1".into(),
@@ -95,6 +96,7 @@ impl Device {
             targets_version: release.manifest.counter,
             rollout: 7,
             retry_quarantined: wish.retry,
+            permit: None,
         };
         Ok(Request {
             desired: Blob::from(desired.signed_by(&keys.controller)?),

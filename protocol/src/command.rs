@@ -41,6 +41,8 @@ pub struct Desired {
     pub rollout: u64,
     /// Try the release although this device quarantined it.
     pub retry_quarantined: bool,
+    /// Object that holds a signed permit for this device to install this older release.
+    pub permit: Option<Digest>,
 }
 
 /// Whether a fleet takes updates.

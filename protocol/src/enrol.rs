@@ -9,7 +9,7 @@ use crate::{
     blob::Blob,
     cbor,
     digest::Digest,
-    id::{DeviceId, FleetId},
+    id::{DeviceId, Environment, FleetId},
     key::PublicKey,
     time::UnixMs,
 };
@@ -29,6 +29,8 @@ pub struct EnrolToken {
     pub secret: Blob,
     /// Fleet to join.
     pub fleet: FleetId,
+    /// Environment to belong to: only releases that are signed for it are ever installed.
+    pub environment: Environment,
     /// SHA-256 of the certificate authority's certificate (DER).
     pub ca: Digest,
     /// SHA-256 of the release root (`root.json`, as published).
@@ -100,6 +102,8 @@ pub struct Enrolled {
     pub device: DeviceId,
     /// Fleet it joined.
     pub fleet: FleetId,
+    /// Environment it belongs to; must match the token's.
+    pub environment: Environment,
     /// Its certificate, PEM.
     pub certificate_pem: String,
     /// The certificate authority, PEM.

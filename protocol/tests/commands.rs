@@ -39,6 +39,7 @@ fn desired() -> Desired {
         targets_version: 2,
         rollout: 1,
         retry_quarantined: false,
+        permit: None,
     }
 }
 

@@ -57,6 +57,7 @@ fn desired() -> Desired {
         targets_version: 3,
         rollout: 2,
         retry_quarantined: false,
+        permit: None,
     }
 }
 
@@ -135,6 +136,7 @@ fn deterministic() -> BTreeMap<&'static str, Vec<u8>> {
         id: Blob::from(vec![9; 8]),
         secret: Blob::from(vec![8; 32]),
         fleet: "demo".parse().unwrap(),
+        environment: "prod".parse().unwrap(),
         ca: Digest::of(b"ca"),
         root: Digest::of(b"root"),
         expires_at: AT,

@@ -122,6 +122,7 @@ mod tests {
             targets_version: 1,
             rollout: 0,
             retry_quarantined,
+            permit: None,
         };
         let bytes = desired.signed_by(&key).unwrap();
         let keys = [key.public()];

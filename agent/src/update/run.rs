@@ -449,6 +449,7 @@ mod tests {
             targets_version: 1,
             rollout: 0,
             retry_quarantined: false,
+            permit: None,
         };
         obey(&mut record, &desired, anchor);
         record.time_floor

@@ -53,6 +53,7 @@ fn rig(name: &str, change: impl Fn(&mut Enrolled) + Send + Sync + 'static) -> Ri
         let mut enrolled = Enrolled {
             device: DeviceId::of(&public),
             fleet: "demo".parse().unwrap(),
+            environment: "prod".parse().unwrap(),
             certificate_pem,
             ca_pem: authority.ca_pem(),
             broker: "mqtts://localhost:8883".into(),
@@ -74,6 +75,7 @@ impl Rig {
             id: Blob::from(vec![1; 8]),
             secret: Blob::from(vec![7; 32]),
             fleet: "demo".parse().unwrap(),
+            environment: "prod".parse().unwrap(),
             ca: self.pki.pin(),
             root: Digest::of(&self.root),
             expires_at: UnixMs(NOW.0 + 1000),

@@ -154,6 +154,7 @@ impl Fleet {
         let enrolled = Enrolled {
             device: self.device,
             fleet: fleet_id(),
+            environment: "prod".parse().unwrap(),
             certificate_pem: certificate_pem.clone(),
             ca_pem: self.pki.ca_pem(),
             broker: format!("mqtts://localhost:{}", self.broker.port),
@@ -262,6 +263,7 @@ impl Fleet {
             targets_version: 1,
             rollout: 42,
             retry_quarantined: false,
+            permit: None,
         }
     }
 

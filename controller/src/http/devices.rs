@@ -124,6 +124,7 @@ fn shown(device: &Device, last: Option<&Event>) -> Value {
         "short": device.id.short(),
         "name": device.name,
         "labels": device.labels,
+        "environment": device.environment,
         "enrolled_at": device.enrolled_at,
         "certificate_until": device.certificate_until,
         "last_seen": device.last_seen,

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
+use protocol::id::Environment;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{context::Context, refusal::Refusal};
 use crate::enrol::{self, TOKEN_MS};
 
+/// Where a device belongs when nobody says otherwise.
+const DEFAULT_ENVIRONMENT: &str = "prod";
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
     ttl_s: Option<u64>,
+    environment: Option<Environment>,
 }
 
 /// Makes a token; the body may be empty.
@@ -34,8 +39,15 @@ pub async fn create(
     }
     let now = context.clock.now();
     let times = (now, now.plus(ttl_ms));
-    let fleet = &context.settings.fleet;
-    let token = enrol::new_token(&context.store, &context.authority, fleet, times).await?;
+    let environment = match asked.environment {
+        Some(environment) => environment,
+        None => DEFAULT_ENVIRONMENT.parse().map_err(|error| Refusal::internal(&error))?,
+    };
+    let place = (&context.settings.fleet, environment.clone());
+    let token = enrol::new_token(&context.store, &context.authority, place, times).await?;
     let text = token.to_text().map_err(|error| Refusal::internal(&error))?;
-    Ok((StatusCode::CREATED, Json(json!({ "token": text, "expires_at": token.expires_at }))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "token": text, "environment": environment, "expires_at": token.expires_at })),
+    ))
 }

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{digest::Digest, id::DeviceId, key::PublicKey, report::DeviceState, time::UnixMs};
+use protocol::{
+    digest::Digest,
+    id::{DeviceId, Environment},
+    key::PublicKey,
+    report::DeviceState,
+    time::UnixMs,
+};
 use sqlx::FromRow;
 
 use super::database::{Store, StoreError, Writing, doing, int, number, read};
@@ -18,6 +24,8 @@ pub struct Device {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The environment it belongs to.
+    pub environment: Environment,
     /// When it joined.
     pub enrolled_at: UnixMs,
     /// Until when its certificate holds.
@@ -47,6 +55,8 @@ pub struct Joining {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The environment it belongs to.
+    pub environment: Environment,
     /// Until when its certificate holds.
     pub certificate_until: UnixMs,
 }
@@ -72,6 +82,7 @@ struct Row {
     public: Vec<u8>,
     name: String,
     labels: String,
+    environment: String,
     enrolled_at: i64,
     certificate_until: i64,
     last_seen: Option<i64>,
@@ -93,6 +104,7 @@ impl TryFrom<Row> for Device {
                 .map_err(|_| damaged("device key"))?,
             name: row.name,
             labels: serde_json::from_str(&row.labels).map_err(|_| damaged("device labels"))?,
+            environment: read("device environment", &row.environment)?,
             enrolled_at: UnixMs(number(row.enrolled_at)),
             certificate_until: UnixMs(number(row.certificate_until)),
             last_seen: row.last_seen.map(|at| UnixMs(number(at))),
@@ -171,15 +183,17 @@ impl Store {
         let labels = serde_json::to_string(&device.labels)
             .map_err(|_| StoreError::Damaged { what: "device labels" })?;
         sqlx::query(
-            "INSERT INTO devices (id, public, name, labels, enrolled_at, certificate_until)
-             VALUES (?, ?, ?, ?, ?, ?)
+            "INSERT INTO devices (id, public, name, labels, environment, enrolled_at,
+                 certificate_until)
+             VALUES (?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, labels = excluded.labels,
-                 certificate_until = excluded.certificate_until, revoked_at = NULL",
+                 environment = excluded.environment, certificate_until = excluded.certificate_until, revoked_at = NULL",
         )
         .bind(device.id.to_string())
         .bind(device.public.as_bytes().as_slice())
         .bind(&device.name)
         .bind(labels)
+        .bind(device.environment.as_str())
         .bind(int(now.0))
         .bind(int(device.certificate_until.0))
         .execute(&mut **writing)

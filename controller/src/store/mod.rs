@@ -6,6 +6,7 @@
 pub mod database;
 pub mod devices;
 pub mod events;
+pub mod permits;
 pub mod refusals;
 pub mod releases;
 pub mod reports;

@@ -1,6 +1,10 @@
 //! Enrolment tokens: only the digest of the secret is kept; each is used once.
 
-use protocol::{digest::Digest, id::DeviceId, time::UnixMs};
+use protocol::{
+    digest::Digest,
+    id::{DeviceId, Environment},
+    time::UnixMs,
+};
 use sqlx::FromRow;
 
 use super::database::{Store, StoreError, Writing, doing, int, number, read};
@@ -14,6 +18,8 @@ pub struct Token {
     pub secret_digest: Digest,
     /// Digest of the release root it pins.
     pub root: Digest,
+    /// Environment that its device will belong to.
+    pub environment: Environment,
     /// When it was made.
     pub created_at: UnixMs,
     /// When it ceases to hold.
@@ -27,6 +33,7 @@ struct Row {
     id: String,
     secret_digest: String,
     root: String,
+    environment: String,
     created_at: i64,
     expires_at: i64,
     used_at: Option<i64>,
@@ -43,12 +50,13 @@ impl Store {
             .await
             .map_err(doing("forgetting old tokens"))?;
         sqlx::query(
-            "INSERT INTO tokens (id, secret_digest, root, created_at, expires_at)
-             VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO tokens (id, secret_digest, root, environment, created_at, expires_at)
+             VALUES (?, ?, ?, ?, ?, ?)",
         )
         .bind(&token.id)
         .bind(token.secret_digest.to_string())
         .bind(token.root.to_string())
+        .bind(token.environment.as_str())
         .bind(int(token.created_at.0))
         .bind(int(token.expires_at.0))
         .execute(&mut *writing)
@@ -60,8 +68,8 @@ impl Store {
     /// The token named `id`.
     pub async fn token(&self, id: &str) -> Result<Option<Token>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT id, secret_digest, root, created_at, expires_at, used_at FROM tokens
-             WHERE id = ?",
+            "SELECT id, secret_digest, root, environment, created_at, expires_at, used_at
+             FROM tokens WHERE id = ?",
         )
         .bind(id)
         .fetch_optional(&self.reader)
@@ -71,6 +79,7 @@ impl Store {
             Ok(Token {
                 secret_digest: read("token digest", &row.secret_digest)?,
                 root: read("token root", &row.root)?,
+                environment: read("token environment", &row.environment)?,
                 id: row.id,
                 created_at: UnixMs(number(row.created_at)),
                 expires_at: UnixMs(number(row.expires_at)),
@@ -116,6 +125,7 @@ mod tests {
             id: id.into(),
             secret_digest: Digest::of(b"secret"),
             root: Digest::of(b"root"),
+            environment: "prod".parse().unwrap(),
             created_at: UnixMs(0),
             expires_at: UnixMs(100),
             used_at: None,

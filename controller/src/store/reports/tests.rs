@@ -27,6 +27,7 @@ impl Scene {
             public,
             name: "edge".into(),
             labels: BTreeMap::new(),
+            environment: "prod".parse().unwrap(),
             certificate_until: NOW,
         };
         let mut writing = store.begin().await.unwrap();
