@@ -106,7 +106,8 @@ pub fn build(keys: &FleetKeys, recipe: Recipe) -> anyhow::Result<Release> {
     };
     manifest.check().context("checking the manifest")?;
     let manifest_bytes = manifest.to_bytes()?;
-    let targets = keys.targets(counter, &manifest.target_path(), &manifest_bytes, signers)?;
+    let targets =
+        keys.targets(counter, &manifest.target_path(&"prod".parse()?), &manifest_bytes, signers)?;
     Ok(Release { manifest, manifest_bytes, targets, objects })
 }
 

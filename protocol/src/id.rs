@@ -97,6 +97,11 @@ impl fmt::Display for FleetId {
 }
 
 impl Environment {
+    /// `prod`: the one meant where none is named.
+    pub fn production() -> Self {
+        Self("prod".to_owned())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

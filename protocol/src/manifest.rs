@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cbor::DOCUMENT_BYTES_MAX, chunks::INDEX_BYTES_MAX, digest::Digest};
+use crate::{cbor::DOCUMENT_BYTES_MAX, chunks::INDEX_BYTES_MAX, digest::Digest, id::Environment};
 
 /// Manifest format this code writes and reads.
 pub const SCHEMA: u32 = 1;
@@ -219,9 +219,9 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// Its path in targets metadata.
-    pub fn target_path(&self) -> String {
-        format!("releases/{}.json", self.name)
+    /// Its path in targets metadata, where it is signed for `environment`.
+    pub fn target_path(&self, environment: &Environment) -> String {
+        format!("env/{environment}/{}.json", self.name)
     }
 
     /// The agent's executable.

@@ -12,7 +12,7 @@ use protocol::{
     tuf::{
         document::{Document, DocumentError},
         metadata::{Key, Role as TufRole, Root, SPEC_VERSION, Target, Targets},
-        verify::{
+        early::{
             Floor, VerifyError, fresh_targets, listed_release, newer_than, newest_root,
             pinned_root, signed_targets,
         },
@@ -53,7 +53,7 @@ fn root(version: u64, root_keys: &[SigningKey], targets_keys: &[SigningKey]) -> 
 
 fn targets(version: u64, manifests: &[&Manifest]) -> Targets {
     let target =
-        |manifest: &&Manifest| (manifest.target_path(), Target::of(&manifest.to_bytes().unwrap()));
+        |manifest: &&Manifest| (manifest.target_path(&"prod".parse().unwrap()), Target::of(&manifest.to_bytes().unwrap()));
     Targets {
         kind: "targets".into(),
         spec_version: SPEC_VERSION.into(),

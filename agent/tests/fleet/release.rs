@@ -60,7 +60,7 @@ impl Keys {
     pub(crate) fn targets(&self, version: u64, releases: &[&Release], signers: usize) -> Vec<u8> {
         let entry = |release: &&Release| {
             let manifest = Manifest::parse(&release.manifest).unwrap();
-            (manifest.target_path(), Target::of(&release.manifest))
+            (manifest.target_path(&"prod".parse().unwrap()), Target::of(&release.manifest))
         };
         let targets = Targets {
             kind: "targets".into(),

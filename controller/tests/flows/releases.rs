@@ -135,9 +135,9 @@ impl Signers {
             ],
         };
         let bytes = manifest.to_bytes().unwrap();
-        let mut listed = BTreeMap::from([(manifest.target_path(), Target::of(&bytes))]);
+        let mut listed = BTreeMap::from([(manifest.target_path(&"prod".parse().unwrap()), Target::of(&bytes))]);
         for other in earlier {
-            let path = Manifest::parse(&other.manifest).unwrap().target_path();
+            let path = Manifest::parse(&other.manifest).unwrap().target_path(&"prod".parse().unwrap());
             listed.insert(path, Target::of(&other.manifest));
         }
         let targets = Targets {

@@ -214,7 +214,7 @@ pub fn listed_release(
         .get()
         .targets
         .iter()
-        .find(|(path, target)| path.starts_with("releases/") && target.sha256() == Some(digest))
+        .find(|(path, target)| path.starts_with("env/") && target.sha256() == Some(digest))
         .ok_or(VerifyError::NotListed(digest))?;
     if target.length != manifest.len() as u64 {
         return Err(VerifyError::Length {
@@ -225,7 +225,7 @@ pub fn listed_release(
     }
     let parsed =
         Manifest::parse(manifest).map_err(|source| VerifyError::Manifest { digest, source })?;
-    if *path != format!("releases/{}.json", parsed.name) {
+    if !path.ends_with(&format!("/{}.json", parsed.name)) {
         return Err(VerifyError::NotListed(digest));
     }
     Ok(Verified::new(Release { digest, manifest: parsed, targets_version: targets.get().version }))

@@ -181,7 +181,7 @@ fn listed(
     roles.top()?;
     let digest = Digest::of(manifest);
     let parsed = parsed(digest, manifest)?;
-    let path = format!("env/{environment}/{}.json", parsed.name);
+    let path = parsed.target_path(environment);
     let Found { target, .. } = roles.walk(&path)?;
     let (target, signers) = target
         .filter(|(target, _)| {

@@ -110,7 +110,7 @@ fn release(counter: u64, key: &SigningKey, roots: Vec<(u64, Vec<u8>)>, agent: &[
         spec_version: SPEC_VERSION.into(),
         version: counter,
         expires: EXPIRES.into(),
-        targets: [(manifest.target_path(), Target::of(&bytes))].into(),
+        targets: [(manifest.target_path(&"prod".parse().unwrap()), Target::of(&bytes))].into(),
         other: Default::default(),
     };
     Release {

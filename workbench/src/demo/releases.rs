@@ -9,7 +9,7 @@ use engine::{
     index::{Index, IndexError},
     package::{FAQ_FILE, GOLDEN_FILE, INDEX_FILE, MODEL_FILE, SPEC_FILE, TOKENIZER_FILE},
 };
-use protocol::{digest::Digest, time::UnixMs};
+use protocol::{digest::Digest, id::Environment, time::UnixMs};
 
 use crate::{
     files::{self, Access, FileError},
@@ -160,6 +160,7 @@ impl Forge {
         self.counter += 1;
         let out = self.folder.join("releases").join(self.counter.to_string());
         let args = BuildArgs {
+            environment: Environment::production(),
             name: format!("demo.{}", self.counter),
             counter: self.counter,
             agent: agent.to_owned(),

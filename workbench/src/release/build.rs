@@ -10,6 +10,7 @@ use clap::Args;
 use engine::package::{Package, PackageError};
 use protocol::{
     digest::Digest,
+    id::Environment,
     manifest::{Archive, File, Manifest, ManifestError, Policy, Requires, Role, SCHEMA},
     time::UnixMs,
     tuf::{
@@ -35,6 +36,9 @@ pub struct BuildArgs {
     /// Name for people: a-z, 0-9, . and -
     #[arg(long)]
     pub name: String,
+    /// Environment it is for: devices of another one refuse it
+    #[arg(long = "env", default_value = "prod")]
+    pub environment: Environment,
     /// Number that grows with every release; devices never go back
     #[arg(long)]
     pub counter: u64,
@@ -172,7 +176,7 @@ fn next_targets(
     };
     let (version, mut listed) =
         before.map_or((0, BTreeMap::new()), |targets| (targets.version, targets.targets));
-    listed.insert(manifest.target_path(), Target::of(bytes));
+    listed.insert(manifest.target_path(&args.environment), Target::of(bytes));
     Ok(Targets {
         kind: "targets".into(),
         spec_version: SPEC_VERSION.into(),
