@@ -30,8 +30,10 @@ impl UnixMs {
 
     /// Reads `2027-01-31T00:00:00Z` and no other form: whole seconds in UTC, as TUF metadata writes them.
     pub fn from_rfc3339_seconds(text: &str) -> Result<Self, NotATime> {
-        if text.len() == "2027-01-31T00:00:00Z".len() {
-            Self::from_rfc3339(text)
+        let at = Self::from_rfc3339(text)?;
+        // RFC 3339 knows other spellings, such as a small `t` or a leap second; other clients do not.
+        if at.to_rfc3339() == text {
+            Ok(at)
         } else {
             Err(NotATime { text: text.chars().take(40).collect() })
         }
@@ -74,7 +76,9 @@ mod tests {
         for text in ["", "2026-11-22", "2026-11-22T21:13:57+01:00", "1969-12-31T23:59:59Z"] {
             assert!(UnixMs::from_rfc3339(text).is_err(), "{text:?}");
         }
-        assert!(UnixMs::from_rfc3339_seconds("2026-11-22T21:13:57.5Z").is_err());
+        for text in ["2026-11-22T21:13:57.5Z", "2026-12-31T23:59:60Z", "2026-11-22t21:13:57Z"] {
+            assert!(UnixMs::from_rfc3339_seconds(text).is_err(), "{text:?}");
+        }
         assert!(UnixMs::from_rfc3339_seconds("2026-11-22T21:13:57Z").is_ok());
     }
 }

@@ -49,6 +49,9 @@ pub enum ShapeError {
     /// More entries than we take.
     #[error("it has {0} entries; at most {ENTRIES_MAX} are read")]
     TooMany(usize),
+    /// A timestamp that lists more than the snapshot.
+    #[error("it lists {0}; a timestamp lists snapshot.json and nothing else")]
+    Timestamp(String),
     /// An entry that says nothing.
     #[error("its entry {0} has version 0 or an empty list of hashes")]
     Entry(String),
@@ -95,6 +98,10 @@ impl Shape for Timestamp {
     }
 
     fn parts(&self) -> Result<(), ShapeError> {
+        let mut others = self.meta.keys().filter(|name| *name != "snapshot.json");
+        if let Some(other) = others.next() {
+            return Err(ShapeError::Timestamp(other.chars().take(80).collect()));
+        }
         self.meta.iter().try_for_each(|(name, meta)| entry(name, meta))
     }
 }
