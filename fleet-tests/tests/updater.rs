@@ -25,7 +25,7 @@ use protocol::{
 use slots::{
     disk::{self, RealDisk},
     launch, record,
-    state::{Event, State},
+    state::{Event, StartId, State},
     store::Store,
     verify,
 };
@@ -92,7 +92,8 @@ impl Rig {
 
     /// What `socle-launch arm` does.
     fn start(&self) -> State {
-        record::advance(&RealDisk, &self.device.dir, Event::Start, NOW).unwrap().0.state
+        let start = Event::Start(StartId::UNKNOWN);
+        record::advance(&RealDisk, &self.device.dir, start, NOW).unwrap().0.state
     }
 
     fn commit(&mut self, release: &Release) {
@@ -375,7 +376,8 @@ fn what_lies_in_a_slot_is_used_only_while_it_verifies() {
     let factory = rig.folder.path().join("factory");
     let open = |role| {
         let state = rig.device.record().state;
-        launch::open(&RealDisk, &dir, &factory, role, &state)
+        let asked = launch::Asked { role, state: &state, start: StartId::UNKNOWN, now: NOW };
+        launch::open(&RealDisk, &dir, &factory, &asked)
     };
     let slot = dir.slot(Slot::A);
     assert_eq!(open(launch::Role::Gateway).unwrap().release, Some(one.digest()));

@@ -1,6 +1,6 @@
 //! Everything a device remembers about its slots: one value, stored whole in the boot record.
 
-use protocol::{digest::Digest, id::Slot, report::EventKind, time::UnixMs, tuf::early::Floor};
+use protocol::{digest::Digest, report::EventKind, time::UnixMs, tuf::early::Floor};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -25,6 +25,8 @@ pub struct BootRecord {
     pub quarantine: Vec<Quarantined>,
     /// Highest release counter ever committed.
     pub counter_floor: u64,
+    /// How many releases were committed; the stamp of each says which one it was.
+    pub commits: u64,
     /// Newest signed time ever seen: the clock is never believed to be before it.
     pub time_floor: UnixMs,
     /// Highest assignment obeyed.
@@ -75,6 +77,7 @@ impl BootRecord {
             state: State::FACTORY,
             quarantine: Vec::new(),
             counter_floor: 0,
+            commits: 0,
             time_floor: UnixMs(0),
             desired_sequence: 0,
             history: Vec::new(),
@@ -140,10 +143,12 @@ impl BootRecord {
     }
 
     /// The record to go on with when both copies are lost: the stamped release, if any, and an alarm.
-    pub fn recovered(stamped: Option<Held>, now: UnixMs) -> Self {
+    pub fn recovered(stamped: Option<Stamped>, now: UnixMs) -> Self {
         let mut record = Self::new(now);
-        record.counter_floor = stamped.as_ref().map_or(0, |held| held.counter);
-        record.state = State::Steady { active: stamped };
+        if let Some(Stamped { held, commit }) = stamped {
+            (record.counter_floor, record.commits) = (held.counter, commit);
+            record.state = State::Steady { active: Some(held) };
+        }
         let detail = match record.state.active() {
             Some(held) => format!(
                 "both copies of the boot record were unreadable; went on with the stamped release {} in slot {}",
@@ -168,7 +173,10 @@ impl BootRecord {
                 self.quarantine.drain(..surplus);
             }
             Note::Pardon { release } => self.quarantine.retain(|entry| entry.release != release),
-            Note::CounterFloor(counter) => self.counter_floor = self.counter_floor.max(counter),
+            Note::Commit { counter } => {
+                self.counter_floor = self.counter_floor.max(counter);
+                self.commits = self.commits.saturating_add(1);
+            }
             Note::Happened { kind, trial, detail } => {
                 let subject = Subject {
                     release: Some(trial.held.release),
@@ -181,6 +189,15 @@ impl BootRecord {
     }
 }
 
+/// A release that was committed, as the stamp in its slot says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// The release and its slot.
+    pub held: Held,
+    /// Which commit it was, counted from 1.
+    pub commit: u64,
+}
+
 /// What a happening is about.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Subject<'a> {
@@ -190,12 +207,6 @@ pub struct Subject<'a> {
     pub name: &'a str,
     /// Rollout; 0 for none.
     pub rollout: u64,
-}
-
-/// The slots that hold something worth keeping in `state`.
-pub fn slots_in_use(state: &State) -> Vec<Slot> {
-    let trial = state.trial().map(|trial| trial.held.slot);
-    state.active().map(|held| held.slot).into_iter().chain(trial).collect()
 }
 
 /// `text` cut to at most `bytes_max` bytes at a character's end.

@@ -1,21 +1,31 @@
-//! A disk that loses power: what is not synced may be lost, whole or in part, in any combination.
+//! A disk that loses power, fills up, and fails: what is not synced may be lost, whole or in part, in any combination.
 //!
-//! Every effect of an operation (a name appearing, 512 bytes of content, a length) is durable only after the sync that
-//! covers it. A power cut keeps any subset of the others. That is weaker than any real file system promises, so what
-//! holds here holds there.
+//! Every effect of an operation (a name appearing, 512 bytes of content, a length, permission bits) is durable only
+//! after the sync that covers it. A power cut keeps any subset of the others. That is weaker than any real file system
+//! promises, so what holds here holds there. What a sync that failed should have covered is never made durable by a
+//! later one, as on Linux, where the page cache takes such pages for clean.
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::BTreeSet,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use crate::disk::Disk;
+use protocol::digest::Digest;
 
-const SECTOR_BYTES: usize = 512;
+use crate::{
+    crash_tree::{Body, Change, Node, SECTOR_BYTES, Tree},
+    disk::Disk,
+    executable::{self, Executables},
+    verify::{self, SlotError},
+};
+
 /// Up to this many undurable effects, every subset is a state after the cut; above, a selection.
 const EXHAUSTIVE: usize = 8;
+/// Random subsets in a selection.
+const DRAWN: usize = 24;
 
 /// A modelled disk.
 #[derive(Debug, Default)]
@@ -23,37 +33,65 @@ pub struct CrashDisk {
     inner: RefCell<Inner>,
 }
 
+/// How an operation goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No space is left.
+    NoSpace,
+    /// The device fails.
+    Io,
+    /// Half of what was to be written is written, then the device fails.
+    Short,
+}
+
+/// How long it goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    /// This once.
+    Once,
+    /// Until [`CrashDisk::heal`]: a full disk refuses what allocates, a failing one all that changes it.
+    Sticky,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Inner {
     seen: Tree,
     durable: Tree,
-    pending: Vec<Change>,
+    pending: Vec<Pending>,
     next_file: u64,
     operations: usize,
-    syncs: usize,
+    touches: usize,
     cut_after: Option<usize>,
-    skipped_sync: Option<usize>,
-    free_bytes: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Tree {
-    names: BTreeMap<PathBuf, Node>,
-    files: BTreeMap<u64, Vec<u8>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
-    Folder,
-    File(u64),
+    lie: Option<String>,
+    synced: BTreeSet<String>,
+    fault: Option<Planned>,
+    capacity_bytes: Option<u64>,
+    unreadable: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
-enum Change {
-    Name { path: PathBuf, node: Option<Node> },
-    Rename { from: PathBuf, to: PathBuf, node: Node },
-    Length { file: u64, length: usize },
-    Data { file: u64, offset: usize, bytes: Vec<u8> },
+struct Pending {
+    change: Change,
+    /// The sync that covered it failed: no later one will make it durable.
+    doomed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    at: usize,
+    fault: Fault,
+    lasting: Lasting,
+    struck: bool,
+}
+
+/// What an operation does to the disk; decides which faults can meet it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Allocate,
+    Overwrite,
+    Free,
+    Sync,
 }
 
 impl CrashDisk {
@@ -73,77 +111,180 @@ impl CrashDisk {
         self.inner.borrow().operations
     }
 
-    /// Syncs done so far.
-    pub fn syncs(&self) -> usize {
-        self.inner.borrow().syncs
+    /// Operations done so far, reading ones too.
+    pub fn touches(&self) -> usize {
+        self.inner.borrow().touches
     }
 
-    /// Lies about the sync with this number (counted from 0, from the disk's first): it does nothing. A test that does
-    /// not notice proves nothing.
-    pub fn skip_sync(&self, number: usize) {
-        self.inner.borrow_mut().skipped_sync = Some(number);
+    /// Lets the operation after `touches` more go wrong.
+    pub fn fail_after(&self, touches: usize, fault: Fault, lasting: Lasting) {
+        let mut inner = self.inner.borrow_mut();
+        let at = inner.touches.saturating_add(touches);
+        inner.fault = Some(Planned { at, fault, lasting, struck: false });
     }
 
-    /// Limits what may still be allocated.
-    pub fn set_free_bytes(&self, bytes: u64) {
-        self.inner.borrow_mut().free_bytes = Some(bytes);
+    /// Whether the planned fault met an operation.
+    pub fn struck(&self) -> bool {
+        self.inner.borrow().fault.is_some_and(|planned| planned.struck)
     }
 
-    /// The same disk, independent of this one, with power.
+    /// Ends every fault.
+    pub fn heal(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.fault = None;
+        inner.capacity_bytes = None;
+        inner.unreadable = None;
+    }
+
+    /// Reading this file fails from now on.
+    pub fn make_unreadable(&self, path: &Path) {
+        self.inner.borrow_mut().unreadable = Some(path.to_owned());
+    }
+
+    /// Limits what all files together may hold.
+    pub fn set_capacity_bytes(&self, bytes: u64) {
+        self.inner.borrow_mut().capacity_bytes = Some(bytes);
+    }
+
+    /// Bytes that all files together hold.
+    pub fn used_bytes(&self) -> u64 {
+        self.inner.borrow().seen.used_bytes()
+    }
+
+    /// Lies about the syncs with this label: they do nothing. A test that does not notice proves nothing.
+    pub fn leave_out(&self, label: &str) {
+        self.inner.borrow_mut().lie = Some(label.to_owned());
+    }
+
+    /// The labels of all syncs so far: what was done to what, the same for both slots and for every object.
+    pub fn synced(&self) -> BTreeSet<String> {
+        self.inner.borrow().synced.clone()
+    }
+
+    /// The same disk, independent of this one, with power and without faults.
     pub fn copy(&self) -> Self {
         let mut inner = self.inner.borrow().clone();
-        inner.cut_after = None;
+        (inner.cut_after, inner.fault) = (None, None);
         Self { inner: RefCell::new(inner) }
+    }
+
+    /// The same for two disks that hold the same, durable or not.
+    pub fn fingerprint(&self) -> u64 {
+        self.inner.borrow().seen.fingerprint()
     }
 
     /// Disks as they may be found after the power cut. `seed` picks among the subsets when there are too many.
     pub fn after_power_cut(&self, seed: u64) -> Vec<Self> {
         let inner = self.inner.borrow();
-        let n = inner.pending.len();
-        let mut masks: Vec<Vec<bool>> = Vec::new();
-        if n <= EXHAUSTIVE {
-            masks.extend((0..1_u32 << n).map(|mask| (0..n).map(|i| mask >> i & 1 == 1).collect()));
-        } else {
-            masks.extend((0..=n).map(|end| (0..n).map(|i| i < end).collect()));
-            masks.extend((0..n).map(|only| (0..n).map(|i| i == only).collect()));
-            masks.extend((0..n).map(|but| (0..n).map(|i| i != but).collect()));
-            let mut random = seed | 1;
-            masks.extend((0..16).map(|_| {
-                (0..n)
-                    .map(|_| {
-                        random ^= random << 13;
-                        random ^= random >> 7;
-                        random ^= random << 17;
-                        random & 1 == 1
-                    })
-                    .collect()
-            }));
-        }
-        masks.iter().map(|mask| inner.found(mask)).collect()
+        subsets(inner.pending.len(), seed).iter().map(|mask| inner.found(mask)).collect()
     }
 
-    fn changing<T>(&self, operation: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
+    fn reading<T>(
+        &self,
+        path: &Path,
+        operation: impl FnOnce(&Inner) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.meets(Kind::Read).is_some() || inner.unreadable.as_deref() == Some(path) {
+            return Err(device());
+        }
+        operation(&inner)
+    }
+
+    fn changing<T>(
+        &self,
+        kind: Kind,
+        operation: impl FnOnce(&mut Inner, Option<Fault>) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut inner = self.inner.borrow_mut();
         if inner.cut_after.is_some_and(|limit| inner.operations >= limit) {
             return Err(io::Error::other("power cut"));
         }
         inner.operations += 1;
-        operation(&mut inner)
+        let met = inner.meets(kind);
+        operation(&mut inner, met)
+    }
+
+    fn simple(
+        &self,
+        kind: Kind,
+        operation: impl FnOnce(&mut Inner) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.changing(kind, |inner, fault| match fault {
+            Some(fault) => Err(error_of(fault)),
+            None => operation(inner),
+        })
+    }
+}
+
+/// Which of `n` effects survive: every subset of few; of many, every prefix, each one alone, all but each, and drawn ones.
+fn subsets(n: usize, seed: u64) -> Vec<Vec<bool>> {
+    let of = |chosen: &dyn Fn(usize) -> bool| (0..n).map(chosen).collect::<Vec<bool>>();
+    if n <= EXHAUSTIVE {
+        return (0..1_usize << n).map(|mask| of(&|i| mask >> i & 1 == 1)).collect();
+    }
+    let mut masks: Vec<Vec<bool>> = (0..=n).map(|end| of(&|i| i < end)).collect();
+    masks.extend((0..n).map(|only| of(&|i| i == only)));
+    masks.extend((0..n).map(|but| of(&|i| i != but)));
+    let mut random = seed | 1;
+    masks.extend((0..DRAWN).map(|_| {
+        (0..n)
+            .map(|_| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random & 1 == 1
+            })
+            .collect()
+    }));
+    masks
+}
+
+fn device() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+fn error_of(fault: Fault) -> io::Error {
+    match fault {
+        Fault::NoSpace => io::ErrorKind::StorageFull.into(),
+        Fault::Io | Fault::Short => device(),
     }
 }
 
 impl Inner {
+    /// The fault that this operation meets.
+    fn meets(&mut self, kind: Kind) -> Option<Fault> {
+        let number = self.touches;
+        self.touches += 1;
+        let planned = self.fault.as_mut()?;
+        let applies = match (planned.fault, planned.lasting) {
+            (Fault::NoSpace, Lasting::Sticky) => kind == Kind::Allocate,
+            (Fault::NoSpace, Lasting::Once) => !matches!(kind, Kind::Read | Kind::Free),
+            (Fault::Short, _) => matches!(kind, Kind::Allocate | Kind::Overwrite),
+            (Fault::Io, Lasting::Sticky) => kind != Kind::Read,
+            (Fault::Io, Lasting::Once) => true,
+        };
+        let due = match planned.lasting {
+            Lasting::Once => number == planned.at,
+            Lasting::Sticky => number >= planned.at,
+        };
+        (due && applies).then(|| {
+            planned.struck = true;
+            planned.fault
+        })
+    }
+
     fn found(&self, mask: &[bool]) -> CrashDisk {
         let mut tree = self.durable.clone();
-        for (change, _) in self.pending.iter().zip(mask).filter(|(_, kept)| **kept) {
-            tree.apply(change);
+        for (pending, _) in self.pending.iter().zip(mask).filter(|(_, kept)| **kept) {
+            tree.apply(&pending.change);
         }
         tree.drop_orphans();
         let inner = Self {
             seen: tree.clone(),
             durable: tree,
             next_file: self.next_file,
-            free_bytes: self.free_bytes,
+            lie: self.lie.clone(),
             ..Self::default()
         };
         CrashDisk { inner: RefCell::new(inner) }
@@ -151,7 +292,7 @@ impl Inner {
 
     fn change(&mut self, change: Change) {
         self.seen.apply(&change);
-        self.pending.push(change);
+        self.pending.push(Pending { change, doomed: false });
     }
 
     fn file(&self, path: &Path) -> io::Result<u64> {
@@ -162,7 +303,7 @@ impl Inner {
         }
     }
 
-    fn content(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn body(&self, path: &Path) -> io::Result<Body> {
         Ok(self.seen.files.get(&self.file(path)?).cloned().unwrap_or_default())
     }
 
@@ -175,129 +316,162 @@ impl Inner {
     }
 
     fn put(&mut self, file: u64, offset: usize, bytes: &[u8]) -> io::Result<()> {
-        let length = self.seen.files.get(&file).map_or(0, Vec::len);
+        let length = self.seen.files.get(&file).map_or(0, |body| body.bytes.len());
         let end = offset + bytes.len();
         if end > length {
             let grown = (end - length) as u64;
-            if let Some(free) = &mut self.free_bytes {
-                *free = free.checked_sub(grown).ok_or(io::ErrorKind::StorageFull)?;
+            if self.capacity_bytes.is_some_and(|all| self.seen.used_bytes() + grown > all) {
+                return Err(io::ErrorKind::StorageFull.into());
             }
             self.change(Change::Length { file, length: end });
         }
         let mut at = offset;
         while at < end {
             let next = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
-            let bytes = bytes[at - offset..next - offset].to_vec();
+            let bytes: Arc<[u8]> = bytes[at - offset..next - offset].into();
             self.change(Change::Data { file, offset: at, bytes });
             at = next;
         }
         Ok(())
     }
 
-    fn sync(&mut self, covered: impl Fn(&Change) -> bool) {
-        let number = self.syncs;
-        self.syncs += 1;
-        if self.skipped_sync == Some(number) {
-            return;
-        }
-        let pending = std::mem::take(&mut self.pending);
-        for change in pending {
-            if covered(&change) {
-                self.durable.apply(&change);
-            } else {
-                self.pending.push(change);
+    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.parent_exists(path)?;
+        let file = match self.file(path) {
+            Ok(file) => {
+                self.change(Change::Length { file, length: 0 });
+                file
             }
+            Err(_) => {
+                let file = self.next_file;
+                self.next_file += 1;
+                let node = Some(Node::File(file));
+                self.change(Change::Name { path: path.into(), node });
+                file
+            }
+        };
+        self.put(file, 0, bytes)
+    }
+
+    fn sync(
+        &mut self,
+        what: &str,
+        path: &Path,
+        fault: Option<Fault>,
+        covered: impl Fn(&Change) -> bool,
+    ) -> io::Result<()> {
+        let label = label(what, path);
+        if let Some(fault) = fault {
+            for pending in self.pending.iter_mut().filter(|pending| covered(&pending.change)) {
+                pending.doomed = true;
+            }
+            return Err(error_of(fault));
+        }
+        let lied = self.lie.as_ref() == Some(&label);
+        self.synced.insert(label);
+        if lied {
+            return Ok(());
+        }
+        let mut left: Vec<Pending> = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            if covered(&pending.change) && !pending.doomed {
+                self.durable.apply(&pending.change);
+                left.retain(|older| !(older.doomed && older.change.is_covered_by(&pending.change)));
+            } else {
+                left.push(pending);
+            }
+        }
+        self.pending = left;
+        Ok(())
+    }
+
+    /// A sync of overwritten content that failed: the page cache is dropped, so what is read from now on is what the
+    /// device holds, which is any part of it.
+    fn sync_data_failed(&mut self, file: u64) {
+        let parity = self.touches % 3;
+        let mut left = Vec::new();
+        for (i, pending) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            if !pending.change.is_of_file(file) {
+                left.push(pending);
+            } else if (i + parity).is_multiple_of(3) {
+                self.durable.apply(&pending.change);
+            }
+        }
+        self.pending = left;
+        if let Some(body) = self.durable.files.get(&file) {
+            self.seen.files.insert(file, body.clone());
         }
     }
 }
 
-impl Tree {
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Name { path, node: Some(node) } => {
-                self.names.insert(path.clone(), *node);
-            }
-            Change::Name { path, node: None } => {
-                self.names.remove(path);
-            }
-            Change::Rename { from, to, node } => {
-                self.names.remove(from);
-                self.names.insert(to.clone(), *node);
-            }
-            Change::Length { file, length } => {
-                self.files.entry(*file).or_default().resize(*length, 0);
-            }
-            Change::Data { file, offset, bytes } => {
-                let content = self.files.entry(*file).or_default();
-                // Content beyond a length that was lost is lost with it.
-                for (i, byte) in bytes.iter().enumerate() {
-                    if let Some(place) = content.get_mut(offset + i) {
-                        *place = *byte;
-                    }
-                }
-            }
-        }
+/// `sync_dir slots/*/release`: what was done, to which path, without slot, digest and version.
+fn label(what: &str, path: &Path) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in path.iter().skip(2).map(|word| word.to_string_lossy()) {
+        let hex = |text: &str| text.len() >= 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let object = hex(&word) && words.iter().any(|word| word == "store" || word == "objects");
+        let slot = matches!(&*word, "a" | "b") && words.last().is_some_and(|word| word == "slots");
+        let version = word.split_once('.').filter(|(n, _)| n.bytes().all(|b| b.is_ascii_digit()));
+        words.push(match version {
+            Some((_, rest)) => format!("N.{rest}"),
+            None if object || slot => "*".to_owned(),
+            None => word.into_owned(),
+        });
     }
-
-    /// A name whose folder was lost is lost too.
-    fn drop_orphans(&mut self) {
-        let folders: Vec<PathBuf> = self
-            .names
-            .iter()
-            .filter(|(_, node)| **node == Node::Folder)
-            .map(|(path, _)| path.clone())
-            .collect();
-        let reachable = |path: &Path| {
-            path.ancestors().skip(1).all(|ancestor| {
-                ancestor == Path::new("/")
-                    || ancestor == Path::new("")
-                    || folders.iter().any(|folder| folder == ancestor)
-            })
-        };
-        self.names.retain(|path, _| reachable(path));
-    }
+    let path = if words.is_empty() { ".".to_owned() } else { words.join("/") };
+    format!("{what} {path}")
 }
 
 impl Disk for CrashDisk {
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-        let bytes = self.inner.borrow().content(path)?;
+        let bytes = self.reading(path, |inner| inner.body(path))?.bytes;
         if bytes.len() as u64 > bytes_max {
             return Err(io::Error::other(format!("longer than the {bytes_max} bytes allowed")));
         }
-        Ok(bytes)
+        Ok(bytes.to_vec())
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.reading(path, |inner| inner.body(path))?.bytes;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let end = start.saturating_add(bytes_max).min(bytes.len());
+        Ok(bytes.get(start..end).unwrap_or_default().to_vec())
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(io::Cursor::new(self.inner.borrow().content(path)?)))
+        let bytes = self.reading(path, |inner| inner.body(path))?.bytes;
+        Ok(Box::new(io::Cursor::new(bytes.to_vec())))
     }
 
     fn length(&self, path: &Path) -> io::Result<Option<u64>> {
-        match self.inner.borrow().content(path) {
-            Ok(content) => Ok(Some(content.len() as u64)),
+        match self.reading(path, |inner| inner.body(path)) {
+            Ok(body) => Ok(Some(body.bytes.len() as u64)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     fn links(&self, path: &Path) -> io::Result<u64> {
-        let inner = self.inner.borrow();
-        let node = Node::File(inner.file(path)?);
-        Ok(inner.seen.names.values().filter(|other| **other == node).count() as u64)
+        self.reading(path, |inner| {
+            let node = Node::File(inner.file(path)?);
+            Ok(inner.seen.names.values().filter(|other| **other == node).count() as u64)
+        })
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let inner = self.inner.borrow();
-        if inner.seen.names.get(folder) != Some(&Node::Folder) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let inside = inner.seen.names.keys().filter(|path| path.parent() == Some(folder));
-        Ok(inside
-            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-            .collect())
+        self.reading(folder, |inner| {
+            if inner.seen.names.get(folder) != Some(&Node::Folder) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let inside = inner.seen.names.keys().filter(|path| path.parent() == Some(folder));
+            Ok(inside
+                .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+                .collect())
+        })
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.changing(|inner| {
+        self.simple(Kind::Allocate, |inner| {
             inner.parent_exists(path)?;
             match inner.seen.names.get(path) {
                 Some(Node::Folder) => Ok(()),
@@ -313,71 +487,62 @@ impl Disk for CrashDisk {
     fn write(&self, path: &Path, content: &mut dyn Read) -> io::Result<u64> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
-        self.changing(|inner| {
-            inner.parent_exists(path)?;
-            let file = match inner.file(path) {
-                Ok(file) => {
-                    inner.change(Change::Length { file, length: 0 });
-                    file
-                }
-                Err(_) => {
-                    let file = inner.next_file;
-                    inner.next_file += 1;
-                    let node = Some(Node::File(file));
-                    inner.change(Change::Name { path: path.into(), node });
-                    file
-                }
-            };
-            inner.put(file, 0, &bytes)?;
-            Ok(bytes.len() as u64)
+        self.changing(Kind::Allocate, |inner, fault| match fault {
+            Some(fault @ (Fault::NoSpace | Fault::Short)) => {
+                inner.write(path, bytes.get(..bytes.len() / 2).unwrap_or_default())?;
+                Err(error_of(fault))
+            }
+            Some(fault @ Fault::Io) => Err(error_of(fault)),
+            None => inner.write(path, &bytes).map(|()| bytes.len() as u64),
         })
     }
 
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.changing(|inner| {
+        self.changing(Kind::Overwrite, |inner, fault| {
             let file = inner.file(path)?;
             let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-            inner.put(file, offset, bytes)
+            match fault {
+                Some(fault @ Fault::Short) => {
+                    inner.put(file, offset, bytes.get(..bytes.len() / 2).unwrap_or_default())?;
+                    Err(error_of(fault))
+                }
+                Some(fault @ (Fault::NoSpace | Fault::Io)) => Err(error_of(fault)),
+                None => inner.put(file, offset, bytes),
+            }
         })
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        self.changing(|inner| {
+        self.changing(Kind::Sync, |inner, fault| {
             let synced = inner.file(path)?;
-            inner.sync(|change| match change {
-                Change::Length { file, .. } | Change::Data { file, .. } => *file == synced,
-                Change::Name { .. } | Change::Rename { .. } => false,
-            });
-            Ok(())
+            inner.sync("sync_file", path, fault, |change| change.is_of_file(synced))
         })
     }
 
     fn sync_data(&self, path: &Path) -> io::Result<()> {
-        self.changing(|inner| {
+        self.changing(Kind::Sync, |inner, fault| {
             let synced = inner.file(path)?;
-            inner.sync(|change| matches!(change, Change::Data { file, .. } if *file == synced));
-            Ok(())
+            if let Some(fault) = fault {
+                inner.sync_data_failed(synced);
+                return Err(error_of(fault));
+            }
+            inner.sync("sync_data", path, None, |change| {
+                matches!(change, Change::Data { .. }) && change.is_of_file(synced)
+            })
         })
     }
 
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
-        self.changing(|inner| {
+        self.changing(Kind::Sync, |inner, fault| {
             if folder != Path::new("/") && inner.seen.names.get(folder) != Some(&Node::Folder) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            inner.sync(|change| match change {
-                Change::Name { path, .. } => path.parent() == Some(folder),
-                Change::Rename { from, to, .. } => {
-                    from.parent() == Some(folder) || to.parent() == Some(folder)
-                }
-                Change::Length { .. } | Change::Data { .. } => false,
-            });
-            Ok(())
+            inner.sync("sync_dir", folder, fault, |change| change.is_of_folder(folder))
         })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.changing(|inner| {
+        self.simple(Kind::Allocate, |inner| {
             inner.parent_exists(to)?;
             let node = Node::File(inner.file(from)?);
             inner.change(Change::Rename { from: from.into(), to: to.into(), node });
@@ -386,7 +551,7 @@ impl Disk for CrashDisk {
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.changing(|inner| {
+        self.simple(Kind::Allocate, |inner| {
             inner.parent_exists(to)?;
             let node = Some(Node::File(inner.file(from)?));
             inner.change(Change::Name { path: to.into(), node });
@@ -395,7 +560,7 @@ impl Disk for CrashDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.changing(|inner| {
+        self.simple(Kind::Free, |inner| {
             if inner.seen.names.contains_key(path) {
                 inner.change(Change::Name { path: path.into(), node: None });
             }
@@ -404,17 +569,30 @@ impl Disk for CrashDisk {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.changing(|inner| {
-            let inside: Vec<PathBuf> =
-                inner.seen.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
-            for path in inside.into_iter().rev() {
-                inner.change(Change::Name { path, node: None });
+        self.simple(Kind::Free, |inner| {
+            for path in inner.seen.below(path).into_iter().rev() {
+                inner.change(Change::Name { path: path.into(), node: None });
             }
             Ok(())
         })
     }
 
-    fn set_mode(&self, path: &Path, _mode: u32) -> io::Result<()> {
-        self.inner.borrow().file(path).map(|_| ())
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.simple(Kind::Overwrite, |inner| {
+            let file = inner.file(path)?;
+            inner.change(Change::Mode { file, mode });
+            Ok(())
+        })
+    }
+}
+
+impl Executables for CrashDisk {
+    type Opened = ();
+
+    fn open_executable(&self, path: &Path, expected: &Digest) -> Result<(), SlotError> {
+        let unreadable = |source| SlotError::Unreadable { path: path.to_owned(), source };
+        let body = self.reading(path, |inner| inner.body(path)).map_err(unreadable)?;
+        let found = verify::hash(&mut body.bytes.as_slice()).map_err(unreadable)?;
+        executable::is_executable(path, body.mode, &found, expected)
     }
 }

@@ -7,12 +7,16 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::{Advice, fadvise};
+
 /// A file system, as far as this product needs one.
 ///
 /// What is written is durable only after `sync_file` (content and length) and `sync_dir` (names in that folder).
 pub trait Disk {
     /// The whole file; an error if it is longer than `bytes_max`.
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+    /// Part of the file: at most `bytes_max` from `offset`, fewer at its end.
+    fn read_at(&self, path: &Path, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
     /// The file's content as a stream.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + '_>>;
     /// The file's length, or `None` when there is no such file.
@@ -29,7 +33,8 @@ pub trait Disk {
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the file's content and length durable.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
-    /// Makes content that was overwritten in place durable; the length did not change.
+    /// Makes content that was overwritten in place durable; the length did not change. After an error, what is read is
+    /// what the device holds, and not what could not be written to it.
     fn sync_data(&self, path: &Path) -> io::Result<()>;
     /// Makes the folder's names durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
@@ -77,6 +82,20 @@ impl Disk for RealDisk {
         Ok(bytes)
     }
 
+    fn read_at(&self, path: &Path, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let (file, mut bytes, mut filled) = (File::open(path)?, vec![0; bytes_max], 0);
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, offset.saturating_add(filled as u64)) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + '_>> {
         Ok(Box::new(File::open(path)?))
     }
@@ -117,7 +136,13 @@ impl Disk for RealDisk {
     }
 
     fn sync_data(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_data()
+        let file = File::open(path)?;
+        file.sync_data().map_err(|error| {
+            // The kernel takes pages that it failed to write for clean, and a later sync for successful.
+            match fadvise(&file, 0, None, Advice::DontNeed) {
+                Ok(()) | Err(_) => error,
+            }
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

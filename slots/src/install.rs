@@ -9,6 +9,7 @@ use protocol::{digest::Digest, id::Slot, manifest::Manifest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    boot::Stamped,
     disk::{self, Disk},
     layout::{SlotDir, StateDir},
     state::Held,
@@ -74,10 +75,13 @@ struct Stamp {
     release: Digest,
     name: String,
     counter: u64,
+    /// Which commit it was. Stamps of the first format carry none.
+    #[serde(default)]
+    commit: u64,
 }
 
-/// Empties `slot` and makes its folders. Nothing of this has to be durable: the boot record names the slot only after
-/// [`fill`], and should the record be lost meanwhile, the other slot's stamp has the higher counter.
+/// Empties `slot` and makes its folders. The stamp goes first, durably: what is stamped is whole. Nothing else of this
+/// has to be durable: the boot record names the slot only after [`fill`].
 pub fn clear(
     disk: &dyn Disk,
     dir: &StateDir,
@@ -85,9 +89,7 @@ pub fn clear(
     manifest: &Manifest,
 ) -> Result<SlotDir, InstallError> {
     let place = dir.slot(slot);
-    if disk.list(place.path()).is_ok() {
-        done("clearing", place.path(), disk.remove_dir_all(place.path()))?;
-    }
+    empty(disk, &place)?;
     let agent = place.agent();
     let mut folders = vec![place.path().to_owned(), place.release(), place.models()];
     folders.extend(agent.parent().map(Path::to_owned));
@@ -137,15 +139,44 @@ pub fn fill(
         .map_err(|(digest, source)| InstallError::Damaged { digest, source })
 }
 
-/// Stamps the slot as committed. Nothing happens when it is stamped so already.
-pub fn stamp(disk: &dyn Disk, dir: &StateDir, held: &Held) -> Result<(), InstallError> {
-    let path = dir.slot(held.slot).stamp();
-    let stamp = Stamp { release: held.release, name: held.name.clone(), counter: held.counter };
-    let bytes = serde_json::to_vec(&stamp).map_err(InstallError::Stamp)?;
+/// Stamps the slot as committed, the `commit`th of this device. One that is stamped so already is only synced.
+pub fn stamp(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    held: &Held,
+    commit: u64,
+) -> Result<(), InstallError> {
+    let place = dir.slot(held.slot);
+    let path = place.stamp();
+    let Held { release, name, counter, .. } = held.clone();
+    let bytes = serde_json::to_vec(&Stamp { release, name, counter, commit })
+        .map_err(InstallError::Stamp)?;
     if disk.read(&path, STAMP_BYTES_MAX).is_ok_and(|found| found == bytes) {
-        return Ok(());
+        return done("syncing", place.path(), disk.sync_dir(place.path()));
     }
     done("writing", &path, disk::replace(disk, &path, &bytes))
+}
+
+/// Empties every slot that holds neither `keep` nor a release that was committed before: what a trial left behind.
+/// Returns the slots that were emptied.
+pub fn sweep(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    keep: Option<&Held>,
+) -> Result<Vec<Slot>, InstallError> {
+    let mut emptied = Vec::new();
+    for slot in Slot::BOTH {
+        let place = dir.slot(slot);
+        let kept = keep.is_some_and(|held| held.slot == slot);
+        // A stamp that the disk does not give back may be one.
+        let committed = !matches!(read_stamp(disk, dir, slot), Ok(None));
+        if kept || committed || disk.list(place.path()).is_err() {
+            continue;
+        }
+        empty(disk, &place)?;
+        emptied.push(slot);
+    }
+    Ok(emptied)
 }
 
 /// Trusts from now on the newest root that came with the committed release.
@@ -161,18 +192,45 @@ pub fn adopt_root(disk: &dyn Disk, dir: &StateDir, held: &Held) -> Result<(), In
     }
 }
 
-/// The stamped slot to go on with when the boot record is lost: of two, the one with the higher counter. A stamp counts
+/// The stamped slot to go on with when the boot record is lost: of two, the one that was committed last. A stamp counts
 /// only beside the manifest it names.
-pub fn stamped(disk: &dyn Disk, dir: &StateDir) -> Option<Held> {
-    Slot::BOTH.into_iter().filter_map(|slot| read_stamp(disk, dir, slot)).max_by_key(|h| h.counter)
+pub fn stamped(disk: &dyn Disk, dir: &StateDir) -> Option<Stamped> {
+    let stamps = Slot::BOTH.into_iter().filter_map(|slot| read_stamp(disk, dir, slot).ok()?);
+    stamps.max_by_key(|stamped| (stamped.commit, stamped.held.counter))
 }
 
-fn read_stamp(disk: &dyn Disk, dir: &StateDir, slot: Slot) -> Option<Held> {
+fn read_stamp(disk: &dyn Disk, dir: &StateDir, slot: Slot) -> io::Result<Option<Stamped>> {
     let place = dir.slot(slot);
-    let bytes = disk.read(&place.stamp(), STAMP_BYTES_MAX).ok()?;
-    let Stamp { release, name, counter } = serde_json::from_slice(&bytes).ok()?;
-    let manifest = disk.read(&place.manifest(), MANIFEST_BYTES_MAX).ok()?;
-    (Digest::of(&manifest) == release).then_some(Held { slot, release, name, counter })
+    let Some(bytes) = present(disk.read(&place.stamp(), STAMP_BYTES_MAX))? else {
+        return Ok(None);
+    };
+    let Some(manifest) = present(disk.read(&place.manifest(), MANIFEST_BYTES_MAX))? else {
+        return Ok(None);
+    };
+    Ok(serde_json::from_slice(&bytes).ok().and_then(|stamp| {
+        let Stamp { release, name, counter, commit } = stamp;
+        let held = Held { slot, release, name, counter };
+        (Digest::of(&manifest) == release).then_some(Stamped { held, commit })
+    }))
+}
+
+fn present(read: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match read {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn empty(disk: &dyn Disk, place: &SlotDir) -> Result<(), InstallError> {
+    let stamp = place.stamp();
+    if matches!(disk.length(&stamp), Ok(Some(_))) {
+        done("removing", &stamp, disk::remove(disk, &stamp))?;
+    }
+    if disk.list(place.path()).is_ok() {
+        done("clearing", place.path(), disk.remove_dir_all(place.path()))?;
+    }
+    Ok(())
 }
 
 fn done<T>(doing: &'static str, path: &Path, result: io::Result<T>) -> Result<T, InstallError> {

@@ -1,19 +1,22 @@
 //! Which slot a process starts from, and its executable, opened and verified.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
-use protocol::{digest::Digest, id::Slot};
+use protocol::{digest::Digest, id::Slot, time::UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    disk::Disk,
+    executable::Executables,
     layout::{SlotDir, StateDir},
-    state::{Held, State},
+    state::{Held, StartId, State},
     verify::{self, SlotError},
 };
+
+/// Largest `factory.json`.
+const FACTORY_BYTES_MAX: u64 = 4096;
 
 /// What is to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,19 @@ pub enum Role {
     Worker(Slot),
     /// The updater: always the committed one, never the one on trial.
     Updater,
+}
+
+/// A start, and all that decides what it starts. Nothing is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// What is to be started.
+    pub role: Role,
+    /// The boot record's state.
+    pub state: &'a State,
+    /// Which start this is.
+    pub start: StartId,
+    /// The clock.
+    pub now: UnixMs,
 }
 
 /// Where an executable comes from.
@@ -37,11 +53,11 @@ pub enum Place {
 
 /// An executable, verified and ready to run.
 #[derive(Debug)]
-pub struct Launch {
+pub struct Launch<T> {
     /// Where it comes from.
     pub place: Place,
     /// The opened executable.
-    pub agent: fs::File,
+    pub agent: T,
     /// The folder it belongs to: the slot, or the factory.
     pub folder: PathBuf,
     /// Its release; none for the factory.
@@ -100,30 +116,60 @@ pub enum FactoryError {
 }
 
 /// Where to look, in order. Worker: the slot asked for and no other.
-pub fn places(role: Role, state: &State) -> Vec<Place> {
-    let held = match role {
+pub fn places(asked: &Asked<'_>) -> Vec<Place> {
+    let held = match asked.role {
         Role::Worker(slot) => return vec![Place::Slot(slot, None)],
         Role::Updater => None,
-        Role::Gateway => state.running().filter(|held| state.active() != Some(*held)),
+        Role::Gateway => asked.tried(),
     };
-    let chosen = held.into_iter().chain(state.active());
+    let chosen = held.into_iter().chain(asked.state.active());
     chosen.map(|held| Place::Slot(held.slot, Some(held.clone()))).chain([Place::Factory]).collect()
 }
 
+impl Asked<'_> {
+    /// The release on probation, if this start's try was written and its time is not over. When the disk takes no more
+    /// writes, no try is spent and no deadline is enforced by anyone else, so the committed release starts.
+    fn tried(&self) -> Option<&Held> {
+        match self.state {
+            State::Probation { trial, deadline, start, .. } => {
+                (start.may_be(self.start) && self.now < *deadline).then_some(&trial.held)
+            }
+            State::Steady { .. }
+            | State::Staging { .. }
+            | State::Staged { .. }
+            | State::Loaded { .. }
+            | State::Golden { .. }
+            | State::Armed { .. } => None,
+        }
+    }
+
+    /// Why the release on probation does not start.
+    fn passed_over(&self) -> Option<String> {
+        match (self.role, self.state) {
+            (Role::Gateway, State::Probation { trial, .. }) if self.tried().is_none() => {
+                Some(format!(
+                    "release {} is on trial, but no try was written for this start: the committed release starts",
+                    trial.held.name
+                ))
+            }
+            (Role::Gateway | Role::Updater | Role::Worker(_), _) => None,
+        }
+    }
+}
+
 /// The first of [`places`] that verifies.
-pub fn open(
-    disk: &dyn Disk,
+pub fn open<D: Executables>(
+    disk: &D,
     dir: &StateDir,
     factory: &Path,
-    role: Role,
-    state: &State,
-) -> Result<Launch, LaunchError> {
-    let mut alarms = Vec::new();
-    for place in places(role, state) {
+    asked: &Asked<'_>,
+) -> Result<Launch<D::Opened>, LaunchError> {
+    let mut alarms: Vec<String> = asked.passed_over().into_iter().collect();
+    for place in places(asked) {
         match &place {
             Place::Slot(slot, held) => {
                 let opened = open_slot(disk, dir, *slot, held.as_ref());
-                match (opened, role) {
+                match (opened, asked.role) {
                     (Ok((agent, release)), _) => {
                         let folder = dir.slot(*slot).path().to_owned();
                         return Ok(Launch { place, agent, folder, release: Some(release), alarms });
@@ -139,7 +185,7 @@ pub fn open(
             Place::Factory => break,
         }
     }
-    match open_factory(factory) {
+    match open_factory(disk, factory) {
         Ok(agent) => {
             let folder = factory.to_owned();
             Ok(Launch { place: Place::Factory, agent, folder, release: None, alarms })
@@ -156,7 +202,7 @@ pub fn open(
 }
 
 /// Whether the slot of `held` could be started.
-pub fn check(disk: &dyn Disk, dir: &StateDir, held: &Held) -> Result<(), SlotError> {
+pub fn check<D: Executables>(disk: &D, dir: &StateDir, held: &Held) -> Result<(), SlotError> {
     open_slot(disk, dir, held.slot, Some(held)).map(|_| ())
 }
 
@@ -172,22 +218,25 @@ pub fn chain_text(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn open_slot(
-    disk: &dyn Disk,
+fn open_slot<D: Executables>(
+    disk: &D,
     dir: &StateDir,
     slot: Slot,
     held: Option<&Held>,
-) -> Result<(fs::File, Digest), SlotError> {
+) -> Result<(D::Opened, Digest), SlotError> {
     let release = verify::installed(disk, dir, slot, held.map(|held| &held.release))?;
-    let agent = verify::open_agent(&dir.slot(slot), slot, &release.get().manifest)?;
+    let expected = release.get().manifest.agent().ok_or(SlotError::NoAgent(slot))?.sha256;
+    let agent = disk.open_executable(&dir.slot(slot).agent(), &expected)?;
     Ok((agent, release.get().digest))
 }
 
-fn open_factory(folder: &Path) -> Result<fs::File, FactoryError> {
+fn open_factory<D: Executables>(disk: &D, folder: &Path) -> Result<D::Opened, FactoryError> {
     let path = folder.join("factory.json");
-    let bytes = fs::read(&path).map_err(|source| FactoryError::Unreadable(path.clone(), source))?;
+    let bytes = disk
+        .read(&path, FACTORY_BYTES_MAX)
+        .map_err(|source| FactoryError::Unreadable(path.clone(), source))?;
     let factory: Factory =
         serde_json::from_slice(&bytes).map_err(|source| FactoryError::Description(path, source))?;
-    verify::open_executable(&SlotDir::new(folder).agent(), &factory.sha256)
+    disk.open_executable(&SlotDir::new(folder).agent(), &factory.sha256)
         .map_err(FactoryError::Agent)
 }

@@ -124,6 +124,8 @@ impl StateDir {
     }
 
     /// Makes the folders that are missing, durably. Folders that exist are left as they are.
+    ///
+    /// As long as there is no boot record, whoever made them may have been stopped before they were durable.
     pub fn prepare(&self, disk: &dyn Disk) -> io::Result<()> {
         let folders = [
             self.0.clone(),
@@ -136,9 +138,13 @@ impl StateDir {
             self.staging(),
             self.staged_objects(),
         ];
+        let settled = matches!(disk.length(&self.record()), Ok(Some(_)));
         for folder in folders {
-            if disk.list(&folder).is_err() {
+            let missing = disk.list(&folder).is_err();
+            if missing {
                 disk.create_dir(&folder)?;
+            }
+            if missing || !settled {
                 disk.sync_dir(folder.parent().unwrap_or(&folder))?;
             }
         }

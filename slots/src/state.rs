@@ -27,9 +27,18 @@ pub struct Trial {
     pub rollout: u64,
     /// Gateway starts it may spend.
     pub tries: u8,
+    /// Longest loading and warming up.
+    pub load_ms: u64,
+    /// Longest golden set.
+    pub golden_ms: u64,
     /// Longest probation after one start.
     pub probation_ms: u64,
 }
+
+/// Names one start of a gateway, the same for `socle-launch arm` and the `socle-launch exec` that follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StartId(u64);
 
 /// Where an update stands. `active` is the committed release; none means the factory slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +62,8 @@ pub enum State {
         active: Option<Held>,
         /// Release on trial.
         trial: Trial,
+        /// When it is given up without a verdict on the load gate.
+        deadline: UnixMs,
     },
     /// The candidate worker loaded it.
     Loaded {
@@ -60,6 +71,8 @@ pub enum State {
         active: Option<Held>,
         /// Release on trial.
         trial: Trial,
+        /// When it is given up without a verdict on the golden set.
+        deadline: UnixMs,
     },
     /// The golden set passed; arming waits only for a halt to end.
     Golden {
@@ -74,6 +87,8 @@ pub enum State {
         active: Option<Held>,
         /// Release on trial.
         trial: Trial,
+        /// When it was armed.
+        since: UnixMs,
     },
     /// The gateway runs from it and must prove itself.
     Probation {
@@ -87,6 +102,8 @@ pub enum State {
         refunds_left: u8,
         /// When it is given up without a verdict.
         deadline: UnixMs,
+        /// The start that the last try was spent on.
+        start: StartId,
     },
 }
 
@@ -103,6 +120,10 @@ pub struct Candidate {
     pub rollout: u64,
     /// Gateway starts it may spend.
     pub tries: u8,
+    /// Longest loading and warming up.
+    pub load_ms: u64,
+    /// Longest golden set.
+    pub golden_ms: u64,
     /// Longest probation after one start.
     pub probation_ms: u64,
 }
@@ -147,11 +168,31 @@ pub enum Event {
         halted: Option<String>,
     },
     /// A gateway is about to start.
-    Start,
+    Start(StartId),
     /// Time has passed.
-    Tick,
+    Tick {
+        /// Why the release on trial is halted, if it is: then the gates wait, and so do their deadlines.
+        halted: Option<String>,
+    },
     /// The gateway was stopped on purpose.
     CleanStop,
+}
+
+impl StartId {
+    /// A start that nobody named: it is taken for any other.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// The start that whoever starts us names so, such as systemd's invocation id. No name is [`Self::UNKNOWN`].
+    pub fn named(name: &str) -> Self {
+        let digest = Digest::of(name.as_bytes());
+        let head = digest.as_bytes().first_chunk::<8>().copied().unwrap_or_default();
+        if name.is_empty() { Self::UNKNOWN } else { Self(u64::from_le_bytes(head).max(1)) }
+    }
+
+    /// Whether both may be the same start.
+    pub const fn may_be(self, other: Self) -> bool {
+        self.0 == 0 || other.0 == 0 || self.0 == other.0
+    }
 }
 
 impl State {
@@ -213,11 +254,11 @@ impl State {
     /// When time alone changes the state.
     pub const fn deadline(&self) -> Option<UnixMs> {
         match self {
-            Self::Probation { deadline, .. } => Some(*deadline),
+            Self::Staged { deadline, .. }
+            | Self::Loaded { deadline, .. }
+            | Self::Probation { deadline, .. } => Some(*deadline),
             Self::Steady { .. }
             | Self::Staging { .. }
-            | Self::Staged { .. }
-            | Self::Loaded { .. }
             | Self::Golden { .. }
             | Self::Armed { .. } => None,
         }

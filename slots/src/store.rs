@@ -2,6 +2,7 @@
 //! the slots that use it.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -156,15 +157,16 @@ impl<'a> Store<'a> {
         self.done("removing", &path, self.disk.remove_file(&path))
     }
 
-    /// Removes what no slot uses, and parts of what was interrupted. Returns how many files went.
-    pub fn prune(&self) -> Result<usize, StoreError> {
+    /// Removes what no slot uses and is not to be kept, and parts of what was interrupted. Returns how many files went.
+    pub fn prune(&self, keep: &BTreeSet<Digest>) -> Result<usize, StoreError> {
         let (objects, parts) = (self.dir.store().join("sha256"), self.dir.store().join("tmp"));
         let mut removed = 0;
         for shard in self.done("listing", &objects, self.disk.list(&objects))? {
             let shard = objects.join(shard);
             for name in self.done("listing", &shard, self.disk.list(&shard))? {
+                let kept = name.parse().is_ok_and(|digest| keep.contains(&digest));
                 let path = shard.join(name);
-                if self.done("looking at", &path, self.disk.links(&path))? == 1 {
+                if !kept && self.done("looking at", &path, self.disk.links(&path))? == 1 {
                     self.done("removing", &path, self.disk.remove_file(&path))?;
                     removed += 1;
                 }
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_said_so_and_leaves_no_part() {
         let (disk, dir) = disk();
-        disk.set_free_bytes(10);
+        disk.set_capacity_bytes(10);
         let content = [7; 100];
         let refused = Store::new(&disk, &dir).add(object(&content), &mut &content[..]).unwrap_err();
         assert!(matches!(refused, StoreError::Full { .. }), "{refused}");
@@ -278,8 +280,10 @@ mod tests {
         let store = Store::new(&disk, &dir);
         store.add(object(b"used"), &mut &b"used"[..]).unwrap();
         store.add(object(b"unused"), &mut &b"unused"[..]).unwrap();
+        store.add(object(b"awaited"), &mut &b"awaited"[..]).unwrap();
         store.link(&Digest::of(b"used"), &dir.slots().join("x")).unwrap();
-        assert_eq!(store.prune().unwrap(), 1);
-        assert!(store.has(&Digest::of(b"used")) && !store.has(&Digest::of(b"unused")));
+        assert_eq!(store.prune(&[Digest::of(b"awaited")].into()).unwrap(), 1);
+        assert!(store.has(&Digest::of(b"used")) && store.has(&Digest::of(b"awaited")));
+        assert!(!store.has(&Digest::of(b"unused")));
     }
 }

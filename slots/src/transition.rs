@@ -8,10 +8,14 @@
 
 use protocol::{digest::Digest, handover::Gate, id::Slot, report::EventKind, time::UnixMs};
 
-use crate::state::{Candidate, Event, Held, State, Trial};
+use crate::state::{Candidate, Event, Held, StartId, State, Trial};
 
 /// Clean stops in one probation that give their try back.
 const REFUNDS: u8 = 3;
+/// What a gateway may take to come back and judge a gate, beside what the gate itself may take.
+const GATE_GRACE_MS: u64 = 30 * 60_000;
+/// A deadline that nobody looked at for so long passed while the machine was off, or the clock jumped.
+const UNSEEN_MS: u64 = 10 * 60_000;
 
 /// What must be remembered beside the state, in the same write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +32,11 @@ pub enum Note {
         /// Release.
         release: Digest,
     },
-    /// Accept no release counter up to this any more.
-    CounterFloor(u64),
+    /// One more release was committed: accept no release counter up to this any more.
+    Commit {
+        /// Its counter.
+        counter: u64,
+    },
     /// Tell the controller.
     Happened {
         /// What.
@@ -50,6 +57,8 @@ pub enum Effect {
     Stamp(Held),
     /// Trust the newest root that came with the release.
     AdoptRoot(Held),
+    /// Empty the slots that hold neither this committed release nor one that was committed before.
+    Sweep(Option<Held>),
     /// Remove from the store what no slot uses.
     Prune,
 }
@@ -115,8 +124,8 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
         (State::Steady { active }, Event::Accept(candidate)) => accept(active, candidate),
         (
             State::Staging { active, trial }
-            | State::Staged { active, trial }
-            | State::Loaded { active, trial }
+            | State::Staged { active, trial, .. }
+            | State::Loaded { active, trial, .. }
             | State::Golden { active, trial },
             Event::Accept(candidate),
         ) => {
@@ -134,7 +143,8 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
 
         (State::Staging { active, trial }, Event::Built) => {
             let notes = vec![happened(EventKind::Staged, &trial, String::new())];
-            Ok(Step { state: State::Staged { active, trial }, notes, effects: vec![] })
+            let deadline = gate_deadline(now, trial.load_ms);
+            Ok(Step { state: State::Staged { active, trial, deadline }, notes, effects: vec![] })
         }
         (
             State::Steady { .. }
@@ -146,15 +156,15 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
             Event::Built,
         ) => Err(Refused::OutOfOrder { what: "a built slot", phase }),
 
-        (state, Event::Passed { release, gate }) => passed(state, release, gate),
+        (state, Event::Passed { release, gate }) => passed(state, release, gate, now),
 
         (State::Steady { .. }, Event::Failed { release, .. }) => Err(Refused::NotOnTrial(release)),
         (
             State::Staging { active, trial }
-            | State::Staged { active, trial }
-            | State::Loaded { active, trial }
+            | State::Staged { active, trial, .. }
+            | State::Loaded { active, trial, .. }
             | State::Golden { active, trial }
-            | State::Armed { active, trial }
+            | State::Armed { active, trial, .. }
             | State::Probation { active, trial, .. },
             Event::Failed { release, gate, reason },
         ) => {
@@ -169,30 +179,27 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
         }
         (
             State::Staging { active, trial }
-            | State::Staged { active, trial }
-            | State::Loaded { active, trial }
+            | State::Staged { active, trial, .. }
+            | State::Loaded { active, trial, .. }
             | State::Golden { active, trial }
-            | State::Armed { active, trial }
+            | State::Armed { active, trial, .. }
             | State::Probation { active, trial, .. },
             Event::Rejected { reason },
         ) => Ok(roll_back(active, trial, reason)),
         (
             State::Staging { active, trial }
-            | State::Staged { active, trial }
-            | State::Loaded { active, trial }
+            | State::Staged { active, trial, .. }
+            | State::Loaded { active, trial, .. }
             | State::Golden { active, trial },
             Event::Abandoned { reason },
-        ) => {
-            let notes = vec![happened(EventKind::Refused, &trial, reason)];
-            Ok(Step { state: State::Steady { active }, notes, effects: vec![] })
-        }
+        ) => Ok(abandon(active, trial, reason)),
         (State::Armed { trial, .. } | State::Probation { trial, .. }, Event::Abandoned { .. }) => {
             Err(Refused::Busy { name: trial.held.name, phase })
         }
 
         (State::Golden { active, trial }, Event::Arm { halted: None }) => {
             let notes = vec![happened(EventKind::Armed, &trial, String::new())];
-            Ok(Step { state: State::Armed { active, trial }, notes, effects: vec![] })
+            Ok(Step { state: State::Armed { active, trial, since: now }, notes, effects: vec![] })
         }
         (State::Golden { .. }, Event::Arm { halted: Some(reason) }) => Err(Refused::Halted(reason)),
         (
@@ -205,24 +212,16 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
             Event::Arm { .. },
         ) => Err(Refused::OutOfOrder { what: "arming", phase }),
 
-        (State::Armed { active, trial }, Event::Start) => {
-            let tries_left = trial.tries.saturating_sub(1);
-            let notes = vec![happened(EventKind::Probation, &trial, spent(&trial, tries_left))];
-            let deadline = now.plus(trial.probation_ms);
-            let state =
-                State::Probation { active, trial, tries_left, refunds_left: REFUNDS, deadline };
-            Ok(Step { state, notes, effects: vec![] })
+        (State::Armed { active, trial, .. }, Event::Start(start)) => {
+            let tries = trial.tries;
+            Ok(start_trial(active, trial, tries, REFUNDS, start, now))
         }
-        (State::Probation { active, trial, tries_left: 0, .. }, Event::Start) => {
+        (State::Probation { active, trial, tries_left: 0, .. }, Event::Start(_)) => {
             let reason = format!("the gateway did not stay up in any of {} starts", trial.tries);
             Ok(roll_back(active, trial, reason))
         }
-        (State::Probation { active, trial, tries_left, refunds_left, .. }, Event::Start) => {
-            let tries_left = tries_left.saturating_sub(1);
-            let notes = vec![happened(EventKind::Probation, &trial, spent(&trial, tries_left))];
-            let deadline = now.plus(trial.probation_ms);
-            let state = State::Probation { active, trial, tries_left, refunds_left, deadline };
-            Ok(Step { state, notes, effects: vec![] })
+        (State::Probation { active, trial, tries_left, refunds_left, .. }, Event::Start(start)) => {
+            Ok(start_trial(active, trial, tries_left, refunds_left, start, now))
         }
         (
             State::Steady { .. }
@@ -230,10 +229,26 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
             | State::Staged { .. }
             | State::Loaded { .. }
             | State::Golden { .. },
-            Event::Start,
+            Event::Start(_),
         ) => Err(Refused::NothingDue(phase)),
 
-        (State::Probation { active, trial, deadline, .. }, Event::Tick) if now >= deadline => {
+        (State::Staged { active, trial, deadline }, Event::Tick { halted }) if now >= deadline => {
+            if waits(deadline, halted.as_deref(), now) {
+                let deadline = gate_deadline(now, trial.load_ms);
+                return Ok(silent(State::Staged { active, trial, deadline }));
+            }
+            Ok(abandon(active, trial, unjudged(Gate::Load)))
+        }
+        (State::Loaded { active, trial, deadline }, Event::Tick { halted }) if now >= deadline => {
+            if waits(deadline, halted.as_deref(), now) {
+                let deadline = gate_deadline(now, trial.golden_ms);
+                return Ok(silent(State::Loaded { active, trial, deadline }));
+            }
+            Ok(abandon(active, trial, unjudged(Gate::Golden)))
+        }
+        (State::Probation { active, trial, deadline, .. }, Event::Tick { .. })
+            if now >= deadline =>
+        {
             let reason = format!("no verdict within {} ms of probation", trial.probation_ms);
             Ok(roll_back(active, trial, reason))
         }
@@ -245,19 +260,25 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
             | State::Golden { .. }
             | State::Armed { .. }
             | State::Probation { .. },
-            Event::Tick,
+            Event::Tick { .. },
         ) => Err(Refused::NothingDue(phase)),
 
         (
-            State::Probation { active, trial, tries_left, refunds_left, deadline },
+            State::Probation { active, trial, tries_left, refunds_left, deadline, start },
             Event::CleanStop,
         ) => {
             let Some(refunds_left) = refunds_left.checked_sub(1) else {
                 return Err(Refused::NothingDue(phase));
             };
             let tries_left = tries_left.saturating_add(1).min(trial.tries);
-            let state = State::Probation { active, trial, tries_left, refunds_left, deadline };
-            Ok(Step { state, notes: vec![], effects: vec![] })
+            Ok(silent(State::Probation {
+                active,
+                trial,
+                tries_left,
+                refunds_left,
+                deadline,
+                start,
+            }))
         }
         (
             State::Steady { .. }
@@ -274,7 +295,7 @@ pub fn step(state: State, event: Event, now: UnixMs) -> Result<Step, Refused> {
 /// What remains to be done after a crash in `state`.
 pub fn resume(state: &State) -> Vec<Effect> {
     match state {
-        State::Steady { active: Some(held) } => committed_effects(held),
+        State::Steady { active: Some(held) } => steady_effects(Some(held)),
         State::Staging { trial, .. } => vec![Effect::Build(trial.clone())],
         State::Steady { active: None }
         | State::Staged { .. }
@@ -290,15 +311,16 @@ fn accept(active: Option<Held>, candidate: Candidate) -> Result<Step, Refused> {
         return Err(Refused::Already(held.name.clone(), "committed"));
     }
     let slot = active.as_ref().map_or(Slot::A, |held| held.slot.other());
-    let Candidate { release, name, counter, rollout, tries, probation_ms } = candidate;
+    let Candidate { release, name, counter, rollout, tries, load_ms, golden_ms, probation_ms } =
+        candidate;
     let held = Held { slot, release, name, counter };
-    let trial = Trial { held, rollout, tries, probation_ms };
+    let trial = Trial { held, rollout, tries, load_ms, golden_ms, probation_ms };
     let notes = vec![Note::Pardon { release }, happened(EventKind::Fetched, &trial, String::new())];
     let effects = vec![Effect::Build(trial.clone())];
     Ok(Step { state: State::Staging { active, trial }, notes, effects })
 }
 
-fn passed(state: State, release: Digest, gate: Gate) -> Result<Step, Refused> {
+fn passed(state: State, release: Digest, gate: Gate, now: UnixMs) -> Result<Step, Refused> {
     let phase = state.phase();
     match state.trial() {
         Some(trial) if trial.held.release == release => {}
@@ -312,21 +334,21 @@ fn passed(state: State, release: Digest, gate: Gate) -> Result<Step, Refused> {
         }
     }
     match (state, gate) {
-        (State::Staged { active, trial }, Gate::Load) => {
+        (State::Staged { active, trial, .. }, Gate::Load) => {
             let notes = vec![happened(EventKind::Loaded, &trial, String::new())];
-            Ok(Step { state: State::Loaded { active, trial }, notes, effects: vec![] })
+            let deadline = gate_deadline(now, trial.golden_ms);
+            Ok(Step { state: State::Loaded { active, trial, deadline }, notes, effects: vec![] })
         }
-        (State::Loaded { active, trial }, Gate::Golden) => {
+        (State::Loaded { active, trial, .. }, Gate::Golden) => {
             let notes = vec![happened(EventKind::Golden, &trial, String::new())];
             Ok(Step { state: State::Golden { active, trial }, notes, effects: vec![] })
         }
         (State::Probation { trial, .. }, Gate::Probation) => {
             let notes = vec![
-                Note::CounterFloor(trial.held.counter),
+                Note::Commit { counter: trial.held.counter },
                 happened(EventKind::Committed, &trial, String::new()),
             ];
-            let mut effects = committed_effects(&trial.held);
-            effects.push(Effect::Prune);
+            let effects = steady_effects(Some(&trial.held));
             Ok(Step { state: State::Steady { active: Some(trial.held) }, notes, effects })
         }
         (
@@ -362,11 +384,59 @@ fn roll_back(active: Option<Held>, trial: Trial, reason: String) -> Step {
         Note::Quarantine { release, reason: reason.clone() },
         happened(EventKind::RolledBack, &trial, reason),
     ];
-    Step { state: State::Steady { active }, notes, effects: vec![] }
+    ended(active, notes)
 }
 
-fn committed_effects(held: &Held) -> Vec<Effect> {
-    vec![Effect::Stamp(held.clone()), Effect::AdoptRoot(held.clone())]
+fn abandon(active: Option<Held>, trial: Trial, reason: String) -> Step {
+    let notes = vec![happened(EventKind::Refused, &trial, reason)];
+    ended(active, notes)
+}
+
+/// The trial is over; what it took goes at once.
+fn ended(active: Option<Held>, notes: Vec<Note>) -> Step {
+    let effects = steady_effects(active.as_ref());
+    Step { state: State::Steady { active }, notes, effects }
+}
+
+fn silent(state: State) -> Step {
+    Step { state, notes: vec![], effects: vec![] }
+}
+
+fn start_trial(
+    active: Option<Held>,
+    trial: Trial,
+    tries: u8,
+    refunds_left: u8,
+    start: StartId,
+    now: UnixMs,
+) -> Step {
+    let tries_left = tries.saturating_sub(1);
+    let notes = vec![happened(EventKind::Probation, &trial, spent(&trial, tries_left))];
+    let deadline = now.plus(trial.probation_ms);
+    let state = State::Probation { active, trial, tries_left, refunds_left, deadline, start };
+    Step { state, notes, effects: vec![] }
+}
+
+/// When a gate that may take `gate_ms` is given up.
+pub(crate) const fn gate_deadline(now: UnixMs, gate_ms: u64) -> UnixMs {
+    now.plus(gate_ms).plus(GATE_GRACE_MS)
+}
+
+/// Whether a deadline that has passed says nothing about the gateway: it was not to judge, or nobody was there.
+const fn waits(deadline: UnixMs, halted: Option<&str>, now: UnixMs) -> bool {
+    halted.is_some() || now.since(deadline) > UNSEEN_MS
+}
+
+fn unjudged(gate: Gate) -> String {
+    format!("the gateway gave no verdict on the {} gate in time", gate.as_str())
+}
+
+/// What a steady machine needs done, which also frees what an ended trial took.
+fn steady_effects(active: Option<&Held>) -> Vec<Effect> {
+    let committed = active
+        .into_iter()
+        .flat_map(|held| [Effect::Stamp(held.clone()), Effect::AdoptRoot(held.clone())]);
+    committed.chain([Effect::Sweep(active.cloned()), Effect::Prune]).collect()
 }
 
 fn happened(kind: EventKind, trial: &Trial, detail: String) -> Note {

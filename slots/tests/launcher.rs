@@ -53,6 +53,14 @@ impl Rig {
         command.args(more).output().unwrap()
     }
 
+    /// `arm` or `exec` as part of the start that is named so.
+    fn in_start(&self, start: &str, verb: &str, more: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_socle-launch"));
+        command.arg(verb).arg("--state").arg(self.dir.root());
+        command.arg("--factory").arg(&self.factory).args(more);
+        command.env("INVOCATION_ID", start).output().unwrap()
+    }
+
     fn arm(&self) -> String {
         let armed = self.launch("arm", &[]);
         assert!(armed.status.success(), "arm never fails: {armed:?}");
@@ -214,4 +222,62 @@ fn a_state_folder_that_cannot_be_written_does_not_stop_the_start() {
     assert!(text(&armed.stderr).contains("no try was spent"), "{armed:?}");
     rig.runs_from(&rig.slot(Slot::A));
     drop(rig.folder);
+}
+
+#[test]
+fn a_start_whose_try_was_not_written_runs_the_committed_release() {
+    let rig = Rig::new();
+    drive(&RealDisk, &rig.dir, &rig.world.one).unwrap();
+    until_armed(&RealDisk, &rig.dir, &rig.world.two).unwrap();
+    assert!(text(&rig.in_start("first", "arm", &[]).stdout).contains("on trial"));
+    let from = |started: &Output| {
+        let words = text(&started.stdout);
+        let slot = |slot| words.contains(&format!("--slot-dir {} ", rig.slot(slot).display()));
+        if slot(Slot::B) {
+            "trial"
+        } else if slot(Slot::A) {
+            "committed"
+        } else {
+            "neither"
+        }
+    };
+    let gateway = ["gateway", "--", "-"];
+    assert_eq!(from(&rig.in_start("first", "exec", &gateway)), "trial");
+    // From here on the disk takes no writes, as far as `arm` is concerned.
+    let lock = rig.dir.record_lock();
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let armed = rig.in_start("second", "arm", &[]);
+    assert!(armed.status.success() && text(&armed.stderr).contains("no try was spent"));
+    let started = rig.in_start("second", "exec", &gateway);
+    assert_eq!(from(&started), "committed");
+    assert!(text(&started.stderr).contains("no try was written for this start"), "{started:?}");
+    // Repaired: the next start is a try again.
+    fs::remove_dir(&lock).unwrap();
+    assert!(text(&rig.in_start("third", "arm", &[]).stdout).contains("1 more tries"));
+    assert_eq!(from(&rig.in_start("third", "exec", &gateway)), "trial");
+}
+
+#[test]
+fn a_trial_whose_time_is_over_is_not_started_even_when_nobody_says_so() {
+    let rig = Rig::new();
+    drive(&RealDisk, &rig.dir, &rig.world.one).unwrap();
+    until_armed(&RealDisk, &rig.dir, &rig.world.two).unwrap();
+    // Its probation began, and ended, long ago; no start has a name.
+    let long_ago = protocol::time::UnixMs(1_000_000_000_000);
+    let start = Event::Start(slots::state::StartId::UNKNOWN);
+    record::advance(&RealDisk, &rig.dir, start, long_ago).unwrap();
+    rig.runs_from(&rig.slot(Slot::A));
+}
+
+#[test]
+fn words_that_are_not_understood_start_nothing() {
+    let rig = Rig::new();
+    for words in [&["exec", "gatway"][..], &["arm", "--sate", "x"], &[]] {
+        let refused =
+            Command::new(env!("CARGO_BIN_EXE_socle-launch")).args(words).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{words:?}");
+        assert!(text(&refused.stderr).contains("Usage: socle-launch"), "{refused:?}");
+    }
+    drop(rig);
 }

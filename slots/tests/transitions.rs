@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use protocol::{digest::Digest, handover::Gate, id::Slot, time::UnixMs};
 use slots::{
     boot::BootRecord,
-    state::{Candidate, Event, Held, State, Trial},
+    state::{Candidate, Event, Held, StartId, State, Trial},
     transition::{Effect, Note, Step, step},
 };
 
@@ -28,6 +28,8 @@ fn candidate(n: u8) -> Candidate {
         counter: n.into(),
         rollout: 0,
         tries: 3,
+        load_ms: 1000,
+        golden_ms: 2000,
         probation_ms: 1000,
     }
 }
@@ -35,23 +37,31 @@ fn candidate(n: u8) -> Candidate {
 /// Release 1 is committed in slot a, release 2 is on trial in slot b.
 fn states() -> Vec<(&'static str, State)> {
     let active = Some(held(1, Slot::A));
-    let trial = Trial { held: held(2, Slot::B), rollout: 0, tries: 3, probation_ms: 1000 };
+    let trial = Trial {
+        held: held(2, Slot::B),
+        rollout: 0,
+        tries: 3,
+        load_ms: 1000,
+        golden_ms: 2000,
+        probation_ms: 1000,
+    };
     let probation = |tries_left, refunds_left| State::Probation {
         active: Some(held(1, Slot::A)),
         trial: trial.clone(),
         tries_left,
         refunds_left,
         deadline: NOW,
+        start: StartId::UNKNOWN,
     };
     let (a, t) = (active.clone(), trial.clone());
     vec![
         ("factory", State::FACTORY),
         ("steady", State::Steady { active: a.clone() }),
         ("staging", State::Staging { active: a.clone(), trial: t.clone() }),
-        ("staged", State::Staged { active: a.clone(), trial: t.clone() }),
-        ("loaded", State::Loaded { active: a.clone(), trial: t.clone() }),
+        ("staged", State::Staged { active: a.clone(), trial: t.clone(), deadline: NOW }),
+        ("loaded", State::Loaded { active: a.clone(), trial: t.clone(), deadline: NOW }),
         ("golden", State::Golden { active: a.clone(), trial: t.clone() }),
-        ("armed", State::Armed { active: a, trial: t }),
+        ("armed", State::Armed { active: a, trial: t, since: NOW }),
         ("probation(tries 2)", probation(2, 3)),
         ("probation(tries 0)", probation(0, 3)),
         ("probation(refunds 0)", probation(1, 0)),
@@ -78,9 +88,11 @@ fn events() -> Vec<(&'static str, Event, UnixMs)> {
         ("abandoned", Event::Abandoned { reason: why() }, NOW),
         ("arm", Event::Arm { halted: None }, NOW),
         ("arm, halted", Event::Arm { halted: Some(why()) }, NOW),
-        ("start", Event::Start, NOW),
-        ("tick early", Event::Tick, UnixMs(NOW.0 - 1)),
-        ("tick at deadline", Event::Tick, NOW),
+        ("start", Event::Start(StartId::named("this")), NOW),
+        ("tick early", Event::Tick { halted: None }, UnixMs(NOW.0 - 1)),
+        ("tick at deadline", Event::Tick { halted: None }, NOW),
+        ("tick, halted", Event::Tick { halted: Some(why()) }, NOW),
+        ("tick after a day off", Event::Tick { halted: None }, NOW.plus(86_400_000)),
         ("clean stop", Event::CleanStop, NOW),
     ]
 }
@@ -90,6 +102,9 @@ fn shown(step: &Step) -> String {
     if let State::Probation { tries_left, refunds_left, deadline, .. } = &step.state {
         let left = deadline.since(NOW);
         write!(text, "(tries {tries_left}, refunds {refunds_left}, {left} ms)").unwrap();
+    }
+    if let State::Staged { deadline, .. } | State::Loaded { deadline, .. } = &step.state {
+        write!(text, "({} s)", deadline.since(NOW) / 1000).unwrap();
     }
     if let Some(held) = step.state.active() {
         write!(text, " active {}@{}", held.name, held.slot).unwrap();
@@ -101,7 +116,7 @@ fn shown(step: &Step) -> String {
         match note {
             Note::Quarantine { reason, .. } => write!(text, " +quarantine({reason})").unwrap(),
             Note::Pardon { .. } => text.push_str(" +pardon"),
-            Note::CounterFloor(floor) => write!(text, " +counter>{floor}").unwrap(),
+            Note::Commit { counter } => write!(text, " +commit(counter>{counter})").unwrap(),
             Note::Happened { kind, detail, .. } => {
                 write!(text, " +{}({detail})", kind.as_str()).unwrap();
             }
@@ -112,6 +127,10 @@ fn shown(step: &Step) -> String {
             Effect::Build(trial) => write!(text, " !build {}", trial.held.slot).unwrap(),
             Effect::Stamp(held) => write!(text, " !stamp {}", held.slot).unwrap(),
             Effect::AdoptRoot(held) => write!(text, " !adopt-root {}", held.slot).unwrap(),
+            Effect::Sweep(keep) => {
+                let kept = keep.as_ref().map_or("none", |held| held.slot.as_str());
+                write!(text, " !sweep(keep {kept})").unwrap();
+            }
             Effect::Prune => text.push_str(" !prune"),
         }
     }
@@ -146,8 +165,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Abandoned { reason: "full".into() }),
         3 => Just(Event::Arm { halted: None }),
         1 => Just(Event::Arm { halted: Some("halt".into()) }),
-        4 => Just(Event::Start),
-        1 => Just(Event::Tick),
+        4 => (0_u8..3).prop_map(|n| Event::Start(StartId::named(&n.to_string()))),
+        1 => Just(Event::Tick { halted: None }),
+        1 => Just(Event::Tick { halted: Some("halt".into()) }),
         1 => Just(Event::CleanStop),
     ]
 }
@@ -166,8 +186,8 @@ proptest! {
             now = now.plus(pause);
             let before = record.clone();
             let committing = matches!(&event, Event::Passed { gate: Gate::Probation, .. });
-            let starting = event == Event::Start;
-            let Ok((after, _)) = record.clone().advance(event, now) else { continue };
+            let starting = matches!(event, Event::Start(_));
+            let Ok((after, effects)) = record.clone().advance(event, now) else { continue };
             record = after;
             // Only a passed probation changes what is committed, and only to what was on trial.
             if record.state.active() != before.state.active() {
@@ -182,6 +202,11 @@ proptest! {
             // Floors only rise, sequences only grow.
             prop_assert!(record.counter_floor >= before.counter_floor);
             prop_assert!(record.next_sequence >= before.next_sequence);
+            prop_assert!(record.commits >= before.commits);
+            // Whatever ends a trial frees what it took, and what is committed is never swept.
+            let ended = before.state.trial().is_some() && record.state.trial().is_none();
+            let kept = Effect::Sweep(record.state.active().cloned());
+            prop_assert_eq!(ended, effects.contains(&kept) && effects.contains(&Effect::Prune));
             // What is quarantined is not on trial.
             if let Some(trial) = record.state.trial() {
                 prop_assert!(record.quarantined(&trial.held.release).is_none());
@@ -198,4 +223,23 @@ proptest! {
             prop_assert!(bytes.len() <= slots::record::PAYLOAD_BYTES_MAX);
         }
     }
+}
+
+/// A gateway that died while it was to judge leaves a trial that ends; a machine that was off does not lose its.
+#[test]
+fn a_gate_without_a_verdict_ends_unless_nobody_was_there() {
+    let record = BootRecord::new(NOW);
+    let (record, _) = record.advance(Event::Accept(candidate(2)), NOW).unwrap();
+    let (staged, _) = record.advance(Event::Built, NOW).unwrap();
+    let deadline = staged.state.deadline().unwrap();
+    let tick = || Event::Tick { halted: None };
+    assert!(staged.clone().advance(tick(), UnixMs(deadline.0 - 1)).is_err());
+    let (ended, _) = staged.clone().advance(tick(), deadline).unwrap();
+    assert_eq!(ended.state, State::FACTORY);
+    assert!(ended.last().unwrap().detail.contains("no verdict on the load gate"));
+    assert!(ended.quarantined(&release(2)).is_none(), "the release is not at fault");
+
+    let (later, _) = staged.advance(tick(), deadline.plus(86_400_000)).unwrap();
+    assert_eq!(later.state.phase(), "staged");
+    assert!(later.state.deadline().unwrap() > deadline.plus(86_400_000));
 }

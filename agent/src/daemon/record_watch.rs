@@ -7,7 +7,7 @@ use slots::{boot::BootRecord, disk::RealDisk, layout::StateDir, record};
 use tokio::{sync::watch, task, time};
 
 use crate::{
-    daemon::succession::successor,
+    daemon::succession::{Ours, successor},
     observe::{clock, heartbeat::Beat, status::Status, stopping::stopped},
 };
 
@@ -22,12 +22,16 @@ pub async fn run(
     beat: Beat,
     mut stop: watch::Receiver<bool>,
 ) -> Option<String> {
-    let mut at_start = None;
+    let mut at_start: Option<Ours> = None;
     loop {
         beat.tick();
         if let Some(record) = read(state.clone()).await {
-            let at_start = at_start.get_or_insert_with(|| record.state.clone());
-            let reason = successor(ours, at_start, &record.state);
+            let at_start = at_start.get_or_insert_with(|| Ours {
+                release: ours,
+                at_start: record.state.clone(),
+                started: clock::now(),
+            });
+            let reason = successor(at_start, &record.state);
             let known = status.look(|snapshot| snapshot.record.as_deref() == Some(&record));
             if !known {
                 status.update(|snapshot| snapshot.record = Some(Arc::new(record)));

@@ -95,7 +95,7 @@ mod tests {
     use ring::rand::SystemRandom;
     use slots::{
         boot::Quarantined,
-        state::{Held, Trial},
+        state::{Held, StartId, Trial},
     };
 
     fn held(name: &str, slot: Slot) -> Held {
@@ -103,7 +103,14 @@ mod tests {
     }
 
     fn trial(name: &str) -> Trial {
-        Trial { held: held(name, Slot::B), rollout: 0, tries: 3, probation_ms: 1000 }
+        Trial {
+            held: held(name, Slot::B),
+            rollout: 0,
+            tries: 3,
+            load_ms: 1000,
+            golden_ms: 1000,
+            probation_ms: 1000,
+        }
     }
 
     fn wanted(name: &str, retry_quarantined: bool) -> Verified<Desired> {
@@ -158,16 +165,17 @@ mod tests {
             State::FACTORY,
             State::Steady { active: active() },
             State::Staging { active: active(), trial: on() },
-            State::Staged { active: active(), trial: on() },
-            State::Loaded { active: active(), trial: on() },
+            State::Staged { active: active(), trial: on(), deadline: UnixMs(9) },
+            State::Loaded { active: active(), trial: on(), deadline: UnixMs(9) },
             State::Golden { active: active(), trial: on() },
-            State::Armed { active: active(), trial: on() },
+            State::Armed { active: active(), trial: on(), since: UnixMs(9) },
             State::Probation {
                 active: active(),
                 trial: on(),
                 tries_left: 1,
                 refunds_left: 1,
                 deadline: UnixMs(9),
+                start: StartId::UNKNOWN,
             },
         ];
         let rows: Vec<String> = states

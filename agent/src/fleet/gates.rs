@@ -163,7 +163,7 @@ mod tests {
     use protocol::report::EventKind;
     use slots::{
         boot::Subject,
-        state::{Held, Trial},
+        state::{Held, StartId, Trial},
     };
 
     const POLICY: Policy = Policy::standard();
@@ -174,17 +174,25 @@ mod tests {
 
     fn record(phase: &str) -> BootRecord {
         let held = Held { slot: Slot::B, release: release(), name: "r".into(), counter: 1 };
-        let trial = Trial { held, rollout: 0, tries: 3, probation_ms: 60_000 };
+        let trial = Trial {
+            held,
+            rollout: 0,
+            tries: 3,
+            load_ms: 60_000,
+            golden_ms: 60_000,
+            probation_ms: 60_000,
+        };
         let active = None;
-        let deadline = UnixMs(60_000);
+        let (deadline, start) = (UnixMs(60_000), StartId::UNKNOWN);
         let state = match phase {
             "staging" => State::Staging { active, trial },
-            "staged" => State::Staged { active, trial },
-            "loaded" => State::Loaded { active, trial },
+            "staged" => State::Staged { active, trial, deadline },
+            "loaded" => State::Loaded { active, trial, deadline },
             "golden" => State::Golden { active, trial },
-            "armed" => State::Armed { active, trial },
+            "armed" => State::Armed { active, trial, since: UnixMs(1) },
             "probation" => {
-                State::Probation { active, trial, tries_left: 1, refunds_left: 1, deadline }
+                let (tries_left, refunds_left) = (1, 1);
+                State::Probation { active, trial, tries_left, refunds_left, deadline, start }
             }
             _ => State::FACTORY,
         };

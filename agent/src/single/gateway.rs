@@ -11,7 +11,7 @@ use tokio::{sync::watch, time};
 
 use crate::{
     daemon::{ending::ENDING_MAX, watchdog},
-    observe::{logging, stopping::stopped},
+    observe::{clock, logging, stopping::stopped},
     single::{
         back_off::BackOff,
         child::{self, ChildError, Running},
@@ -41,9 +41,12 @@ pub struct ApiSockets {
 /// Keeps a gateway running until `stop`.
 pub async fn run(plan: Plan, sockets: ApiSockets, mut stop: watch::Receiver<bool>) {
     let mut back_off = BackOff::default();
+    let mut starts = 0_u64;
     while !*stop.borrow() {
-        arm(&plan).await;
-        let lived = match start(&plan, &sockets) {
+        starts = starts.saturating_add(1);
+        let name = format!("{}-{starts}", clock::now().0);
+        arm(&plan, &name).await;
+        let lived = match start(&plan, &name, &sockets) {
             Ok(mut running) => {
                 tokio::select! {
                     lived = watch_over(&plan, &mut running) => lived,
@@ -65,10 +68,10 @@ pub async fn run(plan: Plan, sockets: ApiSockets, mut stop: watch::Receiver<bool
     }
 }
 
-fn start(plan: &Plan, sockets: &ApiSockets) -> Result<Running, ChildError> {
+fn start(plan: &Plan, name: &str, sockets: &ApiSockets) -> Result<Running, ChildError> {
     child::start(
         "gateway",
-        plan.gateway(),
+        plan.gateway(name),
         &[(API_TCP, sockets.tcp.as_fd()), (API_UNIX, sockets.unix.as_fd())],
     )
 }
@@ -109,8 +112,8 @@ async fn look(plan: &Plan) -> std::io::Result<()> {
 }
 
 /// A failure is said by `socle-launch` itself, and the start goes on.
-async fn arm(plan: &Plan) {
-    match child::start("launcher", plan.arm(), &[]) {
+async fn arm(plan: &Plan, name: &str) {
+    match child::start("launcher", plan.arm(name), &[]) {
         Ok(mut running) => {
             if time::timeout(ARM_MAX, running.ended()).await.is_err() {
                 tracing::error!(

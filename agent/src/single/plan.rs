@@ -11,6 +11,9 @@ use crate::installed;
 /// Environment variable that names the supervisor's process to its children: they end with it.
 pub const SUPERVISOR_VARIABLE: &str = "SOCLE_SUPERVISOR";
 
+/// Environment variable by which `socle-launch` knows the start that a try was spent on.
+const START_VARIABLE: &str = "SOCLE_START";
+
 /// Vulkan drivers look for a display here, and complain when it is not set.
 const DISPLAY_FOLDER_VARIABLE: &str = "XDG_RUNTIME_DIR";
 
@@ -40,10 +43,10 @@ impl Plan {
         installed::worker_socket(&self.runtime, slot)
     }
 
-    /// Spends a try, if one is to be spent.
-    pub fn arm(&self) -> Command {
+    /// Spends a try, if one is to be spent, for the start that is named so.
+    pub fn arm(&self, start: &str) -> Command {
         let mut command = self.launch("arm");
-        command.arg("--factory").arg(&self.factory);
+        command.arg("--factory").arg(&self.factory).env(START_VARIABLE, start);
         command
     }
 
@@ -52,9 +55,10 @@ impl Plan {
         self.launch("refund")
     }
 
-    /// The gateway of the right slot.
-    pub fn gateway(&self) -> Command {
+    /// The gateway of the right slot, for the start that a try was spent on.
+    pub fn gateway(&self, start: &str) -> Command {
         let mut command = self.exec();
+        command.env(START_VARIABLE, start);
         command.args(["--adopt-listeners", "gateway", "--", "--runtime"]).arg(&self.runtime);
         command.arg("--listen").arg(self.listen.to_string());
         command

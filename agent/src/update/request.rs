@@ -139,6 +139,8 @@ impl Accepted {
             counter: manifest.counter,
             rollout: self.desired.rollout,
             tries: manifest.policy.tries,
+            load_ms: manifest.policy.load_ms,
+            golden_ms: manifest.policy.golden_ms,
             probation_ms: manifest.policy.probation_ms,
         }
     }

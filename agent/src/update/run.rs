@@ -1,12 +1,13 @@
 //! One run of the updater: resume, let time pass, take the verdict, arm, take the request. Killed at any moment, the
 //! next run goes on where the boot record says.
 
-use std::{fs, io, path::PathBuf};
+use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use protocol::{
     command::{Desired, Reader},
     digest::Digest,
     handover::{Outcome as Seen, Request, Verdict},
+    manifest::Manifest,
     report::EventKind,
     time::UnixMs,
 };
@@ -142,11 +143,11 @@ impl Run<'_> {
         let _lock =
             Lock::take(&self.dir.record_lock(), RECORD_WAIT_MS).map_err(UpdateError::Lock)?;
         let loaded = record::load(self.disk, self.dir, self.now);
+        loaded.may_be_replaced(self.dir).map_err(UpdateError::Record)?;
         let mut next = loaded.record.clone();
         let value = change(&mut next);
         if next != loaded.record || loaded.generation == 0 {
-            record::save(self.disk, self.dir, &next, loaded.generation)
-                .map_err(UpdateError::Record)?;
+            record::save(self.disk, self.dir, &next, &loaded).map_err(UpdateError::Record)?;
         }
         Ok(value)
     }
@@ -178,12 +179,22 @@ impl Run<'_> {
                 // The slot is built from the request, which `request` reads; see there.
                 Effect::Build(_) => {}
                 Effect::Stamp(held) => {
-                    install::stamp(self.disk, self.dir, held).map_err(UpdateError::Effect)?;
+                    let commit = self.load().commits;
+                    install::stamp(self.disk, self.dir, held, commit)
+                        .map_err(UpdateError::Effect)?;
                 }
                 Effect::AdoptRoot(held) => {
                     install::adopt_root(self.disk, self.dir, held).map_err(UpdateError::Effect)?;
                 }
-                Effect::Prune => match Store::new(self.disk, self.dir).prune() {
+                Effect::Sweep(keep) => match install::sweep(self.disk, self.dir, keep.as_ref()) {
+                    Ok(slots) => {
+                        for slot in slots {
+                            self.say(format!("emptied slot {slot}: nothing in it was committed"));
+                        }
+                    }
+                    Err(error) => self.say(format!("emptying a slot: {}", chain_text(&error))),
+                },
+                Effect::Prune => match Store::new(self.disk, self.dir).prune(&self.awaited()) {
                     Ok(0) => {}
                     Ok(count) => self.say(format!("removed {count} stored files no slot uses")),
                     Err(error) => self.say(format!("pruning the store: {}", chain_text(&error))),
@@ -191,6 +202,17 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a request that waits counts on to be in the store: the gateway did not fetch it again. Nothing of the
+    /// request is believed but this.
+    fn awaited(&self) -> BTreeSet<Digest> {
+        let Found::Content(request) = staged::request(self.disk, &self.dir.request()) else {
+            return BTreeSet::new();
+        };
+        let manifest = Manifest::parse(request.manifest.as_slice());
+        let files = manifest.map(|manifest| manifest.files).unwrap_or_default();
+        files.iter().flat_map(|file| [file.sha256, file.object().sha256]).collect()
     }
 
     /// Makes the record if there is none, and does again what a crash may have left undone. A committed slot that cannot
@@ -207,7 +229,17 @@ impl Run<'_> {
     }
 
     fn tick(&mut self) -> Result<(), UpdateError> {
-        match self.advance(Event::Tick)? {
+        let halted = match &self.load().state {
+            State::Staged { trial, .. } | State::Loaded { trial, .. } => {
+                self.halted(&trial.held.release)
+            }
+            State::Steady { .. }
+            | State::Staging { .. }
+            | State::Golden { .. }
+            | State::Armed { .. }
+            | State::Probation { .. } => None,
+        };
+        match self.advance(Event::Tick { halted })? {
             // Almost always: nothing is due.
             Ok(()) | Err(_) => Ok(()),
         }
@@ -340,6 +372,10 @@ impl Run<'_> {
             }
             Err(error) => (Event::Abandoned { reason: chain_text(&error) }, false),
         };
+        // A request that failed goes before its end is noted, so that nothing is kept for it.
+        if event != Event::Built {
+            self.consume(path.clone())?;
+        }
         if let Err(refused) = self.advance(event)? {
             self.say(refused.to_string());
         }

@@ -32,7 +32,7 @@ use slots::{
     disk::RealDisk,
     layout::StateDir,
     record,
-    state::{Held, State, Trial},
+    state::{Held, StartId, State, Trial},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -42,6 +42,8 @@ use tokio::{
 };
 
 use crate::{broker::PATIENCE, release::Release};
+
+const NEVER: UnixMs = UnixMs(u64::MAX);
 
 /// How a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,14 +171,21 @@ impl Rig {
         let release = Digest::of(&bytes);
         put(&state.slot(Slot::B).manifest(), &bytes);
         let held = Held { slot: Slot::B, release, name: "r2".into(), counter: 2 };
-        let trial = Trial { held, rollout: 7, tries: 3, probation_ms: 60_000 };
+        let trial = Trial {
+            held,
+            rollout: 7,
+            tries: 3,
+            load_ms: limit_ms,
+            golden_ms: limit_ms,
+            probation_ms: 60_000,
+        };
         Self { state, release, trial, _folder: folder }
     }
 
     fn record(&self, state: State) {
         let record = BootRecord { state, ..BootRecord::new(UnixMs(1)) };
-        let generation = record::load(&RealDisk, &self.state, UnixMs(1)).generation;
-        record::save(&RealDisk, &self.state, &record, generation).unwrap();
+        let loaded = record::load(&RealDisk, &self.state, UnixMs(1));
+        record::save(&RealDisk, &self.state, &record, &loaded).unwrap();
     }
 
     fn start(&self, gateway: Gateway, own: Option<Slot>) -> Running {
@@ -275,8 +284,10 @@ async fn each_gate_says_what_it_saw() {
     for (gate, worker, passed, expected) in cases {
         let trial = rig.trial.clone();
         let phase = match gate {
-            Gate::Load => State::Staged { active: None, trial },
-            Gate::Golden | Gate::Probation => State::Loaded { active: None, trial },
+            Gate::Load => State::Staged { active: None, trial, deadline: NEVER },
+            Gate::Golden | Gate::Probation => {
+                State::Loaded { active: None, trial, deadline: NEVER }
+            }
         };
         let verdict = rig.judged(phase, rig.gateway(worker), None).await;
         assert_eq!((verdict.release, verdict.gate), (rig.release, gate), "{worker:?}");
@@ -294,7 +305,8 @@ async fn a_new_gateway_proves_itself_by_traffic_or_by_its_own_questions() {
         trial: rig.trial.clone(),
         tries_left: 1,
         refunds_left: 1,
-        deadline: UnixMs(u64::MAX),
+        deadline: NEVER,
+        start: StartId::UNKNOWN,
     };
     let gateway = |worker, answered, failed| Gateway { answered, failed, ..rig.gateway(worker) };
     let own = Some(Slot::B);
@@ -323,12 +335,13 @@ async fn a_gateway_of_another_slot_says_nothing_of_a_probation_and_a_trial_that_
         trial: rig.trial.clone(),
         tries_left: 1,
         refunds_left: 1,
-        deadline: UnixMs(u64::MAX),
+        deadline: NEVER,
+        start: StartId::UNKNOWN,
     });
     let own = running.status.wait_for(said("does not run from the slot"));
     timeout(PATIENCE, own).await.unwrap().unwrap();
     // A gate that hangs is left when the updater gives the trial up, long before its time is over.
-    rig.record(State::Staged { active: None, trial: rig.trial.clone() });
+    rig.record(State::Staged { active: None, trial: rig.trial.clone(), deadline: NEVER });
     timeout(PATIENCE, running.status.wait_for(said("watching the load gate")))
         .await
         .unwrap()

@@ -22,7 +22,7 @@ use slots::{
     disk::RealDisk,
     launch::{self, Place},
     record::{self, Source},
-    state::State,
+    state::{StartId, State},
 };
 
 use crate::{
@@ -189,9 +189,10 @@ impl Bench {
         let loaded = record::load(&RealDisk, &self.device.dir, now());
         ensure!(loaded.source != Source::Recovered, "the boot record was lost");
         let state = &loaded.record.state;
-        let opened =
-            launch::open(&RealDisk, &self.device.dir, &self.factory, launch::Role::Gateway, state)
-                .context("nothing starts")?;
+        let role = launch::Role::Gateway;
+        let asked = launch::Asked { role, state, start: StartId::UNKNOWN, now: now() };
+        let opened = launch::open(&RealDisk, &self.device.dir, &self.factory, &asked)
+            .context("nothing starts")?;
         ensure!(opened.alarms.is_empty(), "a slot was skipped: {:?}", opened.alarms);
         ensure!(
             (opened.place == Place::Factory) == (opened.release.is_none()),

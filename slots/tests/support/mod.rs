@@ -1,6 +1,6 @@
 //! Two releases, really signed, and a machine that takes them on any disk.
 
-use std::{error::Error, path::Path};
+use std::{collections::BTreeSet, error::Error, path::Path};
 
 use protocol::{
     digest::Digest,
@@ -19,7 +19,7 @@ use slots::{
     install::{self, Documents},
     layout::StateDir,
     record,
-    state::{Candidate, Event, State},
+    state::{Candidate, Event, StartId, State},
     store::Store,
     transition::{Effect, resume},
     verify,
@@ -155,6 +155,8 @@ impl Release {
             counter: self.manifest.counter,
             rollout: 1,
             tries: 3,
+            load_ms: 60_000,
+            golden_ms: 60_000,
             probation_ms: 60_000,
         }
     }
@@ -206,7 +208,7 @@ fn drive_until(
             State::Staged { .. } => gate(Gate::Load),
             State::Loaded { .. } => gate(Gate::Golden),
             State::Golden { .. } => Event::Arm { halted: None },
-            State::Armed { .. } => Event::Start,
+            State::Armed { .. } => Event::Start(StartId::UNKNOWN),
             State::Probation { .. } => gate(Gate::Probation),
         };
         let (_, effects) = record::advance(disk, dir, event, NOW)?;
@@ -218,7 +220,7 @@ fn drive_until(
 /// What must hold once `release` is committed and all is done, whatever is lost then.
 pub(crate) fn check_done(disk: &dyn Disk, dir: &StateDir, release: &Release) -> Result<(), String> {
     check(disk, dir, Some(release.digest()), release.digest())?;
-    let stamped = install::stamped(disk, dir).map(|held| held.release);
+    let stamped = install::stamped(disk, dir).map(|stamped| stamped.held.release);
     if stamped != Some(release.digest()) {
         return Err(format!("committed, and the stamp names {stamped:?}"));
     }
@@ -254,7 +256,7 @@ pub(crate) fn check(
     if running == Some(new) && state.active().map(|held| held.release) == Some(new) {
         return Ok(());
     }
-    match install::stamped(disk, dir).map(|held| held.release) {
+    match install::stamped(disk, dir).map(|stamped| stamped.held.release) {
         stamped if stamped == old => Ok(()),
         Some(stamped) if stamped == new => {
             Err("a slot is stamped that is not committed".to_owned())
@@ -267,9 +269,13 @@ fn perform(disk: &dyn Disk, dir: &StateDir, effects: &[Effect]) -> Result<(), Bo
     for effect in effects {
         match effect {
             Effect::Build(_) => {}
-            Effect::Stamp(held) => install::stamp(disk, dir, held)?,
+            Effect::Stamp(held) => {
+                let commit = record::load(disk, dir, NOW).record.commits;
+                install::stamp(disk, dir, held, commit)?;
+            }
+            Effect::Sweep(keep) => drop(install::sweep(disk, dir, keep.as_ref())?),
             Effect::AdoptRoot(held) => install::adopt_root(disk, dir, held)?,
-            Effect::Prune => drop(Store::new(disk, dir).prune()?),
+            Effect::Prune => drop(Store::new(disk, dir).prune(&BTreeSet::new())?),
         }
     }
     Ok(())

@@ -1,110 +1,56 @@
 //! `socle-launch`: small, part of the package, never updated by itself. It spends tries and starts what verifies.
 
+mod arguments;
+
 use std::{
+    env,
     error::Error,
     io::{self, Write as _},
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
-    path::PathBuf,
+    path::Path,
     process::{Command, ExitCode},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::{id::Slot, time::UnixMs};
 use serde::Serialize;
 use slots::{
+    arm::{self, Armed},
     boot::BootRecord,
     disk::{Disk as _, RealDisk},
-    launch::{self, Launch, LaunchError, Place},
+    launch::{self, Asked, Launch, LaunchError, Place},
     layout::StateDir,
     lock::Lock,
     record::{self, Source},
-    state::{Event, State},
+    state::{Event, StartId, State},
 };
+
+use crate::arguments::{Exec, Folders, Form, HELP, Listeners, RoleName, Verb};
 
 /// How long another change of the boot record is waited for.
 const LOCK_WAIT_MS: u64 = 5_000;
-
-/// Starts the Socle agent from the slot that the boot record names, if it verifies.
-#[derive(Parser)]
-#[command(name = "socle-launch", version)]
-#[command(after_help = "Examples:\n  socle-launch status --state /var/lib/socle\n  \
-socle-launch arm --state /var/lib/socle --factory /usr/lib/socle/factory\n  \
-socle-launch exec --state /var/lib/socle --factory /usr/lib/socle/factory gateway -- --listen 127.0.0.1:7411")]
-struct Cli {
-    #[command(subcommand)]
-    command: Verb,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Before each gateway start: spend a try if a release is on trial. Never fails the start.
-    Arm(Folders),
-    /// Replace this process by the agent of the right slot.
-    Exec(Exec),
-    /// After a clean stop of the gateway: give its try back.
-    Refund(StateOnly),
-    /// Print the boot record.
-    Status(Status),
-}
-
-#[derive(Args)]
-struct StateOnly {
-    /// The device's state folder.
-    #[arg(long, default_value = "/var/lib/socle")]
-    state: PathBuf,
-}
-
-#[derive(Args)]
-struct Folders {
-    #[command(flatten)]
-    state: StateOnly,
-    /// The package's own agent.
-    #[arg(long, default_value = "/usr/lib/socle/factory")]
-    factory: PathBuf,
-}
-
-#[derive(Args)]
-struct Exec {
-    #[command(flatten)]
-    folders: Folders,
-    /// Say that the inherited listening sockets are for this process (a supervisor cannot know its id beforehand).
-    #[arg(long)]
-    adopt_listeners: bool,
-    /// The worker's slot.
-    #[arg(long, required_if_eq("role", "worker"))]
-    slot: Option<Slot>,
-    /// What to start.
-    role: RoleName,
-    /// Passed on to the agent.
-    #[arg(last = true)]
-    arguments: Vec<String>,
-}
-
-#[derive(Args)]
-struct Status {
-    #[command(flatten)]
-    state: StateOnly,
-    /// For machines.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum RoleName {
-    Gateway,
-    Worker,
-    Updater,
-}
+/// Who names a start for `arm` and `exec` alike: our supervisor, or systemd.
+const START_VARIABLES: [&str; 2] = ["SOCLE_START", "INVOCATION_ID"];
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
     let now = clock();
-    match cli.command {
-        Verb::Arm(folders) => arm(&folders, now),
-        Verb::Exec(request) => exec(request, now),
-        Verb::Refund(state) => refund(&state.state, now),
-        Verb::Status(status) => show(&status, now),
+    match arguments::parse(env::args_os().skip(1)) {
+        Ok(Verb::Arm(folders)) => arm(&folders, now),
+        Ok(Verb::Exec(request)) => exec(&request, now),
+        Ok(Verb::Refund(state)) => refund(&state, now),
+        Ok(Verb::Status(state, form)) => show(&state, form, now),
+        Ok(Verb::Help) => {
+            say(HELP);
+            ExitCode::SUCCESS
+        }
+        Ok(Verb::Version) => {
+            say(concat!("socle-launch ", env!("CARGO_PKG_VERSION")));
+            ExitCode::SUCCESS
+        }
+        Err(misused) => {
+            complain(&format!("{misused}\n\n{HELP}"));
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -114,11 +60,22 @@ fn clock() -> UnixMs {
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Which start this is, as far as anyone says.
+fn start_id() -> StartId {
+    let name = START_VARIABLES.into_iter().find_map(env::var_os).unwrap_or_default();
+    StartId::named(&name.to_string_lossy())
+}
+
 /// Spends a try. Whatever goes wrong is said, and the start goes on: `exec` then uses what the record allows.
 fn arm(folders: &Folders, now: UnixMs) -> ExitCode {
-    let dir = StateDir::new(&folders.state.state);
+    let dir = StateDir::new(&folders.state);
     match spend(&dir, now) {
-        Ok(decision) => say(&decision),
+        Ok(Armed { record, alarms }) => {
+            for alarm in &alarms {
+                complain(alarm);
+            }
+            say(&decision(&record));
+        }
         Err(error) => complain(&format!(
             "no try was spent, the committed release starts: {}",
             launch::chain_text(error.as_ref())
@@ -127,38 +84,10 @@ fn arm(folders: &Folders, now: UnixMs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn spend(dir: &StateDir, now: UnixMs) -> Result<String, Box<dyn Error>> {
+fn spend(dir: &StateDir, now: UnixMs) -> Result<Armed, Box<dyn Error>> {
     dir.prepare(&RealDisk)?;
     let _lock = Lock::take(&dir.record_lock(), LOCK_WAIT_MS)?;
-    let loaded = record::load(&RealDisk, dir, now);
-    let mut record = loaded.record.clone();
-    // A trial whose slot no longer verifies is given up before it costs a start.
-    let event = match record.state.trial() {
-        Some(trial) if matches!(record.state, State::Armed { .. } | State::Probation { .. }) => {
-            match launch::check(&RealDisk, dir, &trial.held) {
-                Ok(()) => Event::Start,
-                Err(error) => Event::Rejected { reason: launch::chain_text(&error) },
-            }
-        }
-        Some(_) | None => Event::Start,
-    };
-    if let Ok((next, _)) = record.clone().advance(event, now) {
-        record = next;
-    }
-    if let Some(held) = record.state.active().cloned()
-        && let Err(error) = launch::check(&RealDisk, dir, &held)
-    {
-        let alarm = format!("slot {} does not verify: {}", held.slot, launch::chain_text(&error));
-        complain(&alarm);
-        record.alarm(&alarm, now);
-    }
-    if record != loaded.record || loaded.generation == 0 {
-        record::save(&RealDisk, dir, &record, loaded.generation)?;
-    }
-    if loaded.source == Source::Recovered {
-        complain(record.last().map_or("the boot record was lost", |last| last.detail.as_str()));
-    }
-    Ok(decision(&record))
+    Ok(arm::arm(&RealDisk, dir, start_id(), now)?)
 }
 
 fn decision(record: &BootRecord) -> String {
@@ -179,20 +108,16 @@ fn decision(record: &BootRecord) -> String {
     }
 }
 
-fn exec(request: Exec, now: UnixMs) -> ExitCode {
-    let dir = StateDir::new(&request.folders.state.state);
-    let role = match (request.role, request.slot) {
-        (RoleName::Gateway, _) => launch::Role::Gateway,
-        (RoleName::Updater, _) => launch::Role::Updater,
-        (RoleName::Worker, Some(slot)) => launch::Role::Worker(slot),
-        (RoleName::Worker, None) => {
-            complain("a worker needs --slot a or --slot b");
-            return ExitCode::from(2);
-        }
+fn exec(request: &Exec, now: UnixMs) -> ExitCode {
+    let dir = StateDir::new(&request.folders.state);
+    let role = match request.role {
+        RoleName::Gateway => launch::Role::Gateway,
+        RoleName::Updater => launch::Role::Updater,
+        RoleName::Worker(slot) => launch::Role::Worker(slot),
     };
     let record = record::load(&RealDisk, &dir, now).record;
-    let launch = match launch::open(&RealDisk, &dir, &request.folders.factory, role, &record.state)
-    {
+    let asked = Asked { role, state: &record.state, start: start_id(), now };
+    let launch = match launch::open(&RealDisk, &dir, &request.folders.factory, &asked) {
         Ok(launch) => launch,
         Err(error) => {
             complain(&launch::chain_text(&error));
@@ -206,7 +131,7 @@ fn exec(request: Exec, now: UnixMs) -> ExitCode {
         complain(alarm);
     }
     // Only returns when the kernel refuses.
-    let refusal = command(&request, &launch).exec();
+    let refusal = command(request, &launch).exec();
     complain(&format!(
         "the kernel refuses to run {}: {refusal}; check that its file system allows executables",
         launch.folder.join("bin/socle-agent").display()
@@ -214,37 +139,37 @@ fn exec(request: Exec, now: UnixMs) -> ExitCode {
     ExitCode::from(5)
 }
 
-fn command(request: &Exec, launch: &Launch) -> Command {
+fn command(request: &Exec, launch: &Launch<std::fs::File>) -> Command {
     // The very file that was verified: its name may mean another one by now.
     let mut command = Command::new(format!("/proc/self/fd/{}", launch.agent.as_raw_fd()));
     command.arg0("socle-agent");
-    let state = &request.folders.state.state;
+    let Folders { state, factory } = &request.folders;
     match request.role {
         RoleName::Gateway => {
             command.arg("gateway").arg("--state").arg(state).arg("--slot-dir").arg(&launch.folder)
         }
-        RoleName::Worker => command.arg("worker").arg("--slot-dir").arg(&launch.folder),
-        RoleName::Updater => command
-            .arg("updater")
-            .arg("--state")
-            .arg(state)
-            .arg("--factory")
-            .arg(&request.folders.factory),
+        RoleName::Worker(_) => command.arg("worker").arg("--slot-dir").arg(&launch.folder),
+        RoleName::Updater => {
+            command.arg("updater").arg("--state").arg(state).arg("--factory").arg(factory)
+        }
     };
     command.args(&request.arguments);
     let slot = match &launch.place {
-        Place::Slot(slot, _) => slot.as_str(),
+        Place::Slot(slot, _) => Slot::as_str(*slot),
         Place::Factory => "factory",
     };
     command.env("SOCLE_SLOT", slot);
     command.env("SOCLE_RELEASE", launch.release.map_or_else(String::new, |r| r.to_string()));
-    if request.adopt_listeners {
-        command.env("LISTEN_PID", std::process::id().to_string());
+    match request.listeners {
+        Listeners::Adopted => {
+            command.env("LISTEN_PID", std::process::id().to_string());
+        }
+        Listeners::AsTold => {}
     }
     command
 }
 
-fn refund(state: &std::path::Path, now: UnixMs) -> ExitCode {
+fn refund(state: &Path, now: UnixMs) -> ExitCode {
     let dir = StateDir::new(state);
     let refunded = Lock::take(&dir.record_lock(), LOCK_WAIT_MS)
         .map_err(|error| launch::chain_text(&error))
@@ -268,8 +193,8 @@ struct Shown<'a> {
     record: &'a BootRecord,
 }
 
-fn show(status: &Status, now: UnixMs) -> ExitCode {
-    let dir = StateDir::new(&status.state.state);
+fn show(state: &Path, form: Form, now: UnixMs) -> ExitCode {
+    let dir = StateDir::new(state);
     // `load` takes what cannot be read as lost, which is right for a start and wrong for a person who asks.
     if let Err(error) = RealDisk.read(&dir.record(), u64::MAX) {
         let path = dir.record();
@@ -284,23 +209,38 @@ fn show(status: &Status, now: UnixMs) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let loaded = record::load(&RealDisk, &dir, now);
-    let record = &loaded.record;
-    if status.json {
-        let whole = loaded.source != Source::Recovered;
-        let shown =
-            Shown { phase: record.state.phase(), generation: loaded.generation, whole, record };
-        return match serde_json::to_string(&shown) {
-            Ok(text) => {
-                say(&text);
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                complain(&error.to_string());
-                ExitCode::FAILURE
-            }
-        };
+    if let Err(error) = loaded.may_be_replaced(&dir) {
+        complain(&launch::chain_text(&error));
     }
-    say(&format!("phase       {} (generation {})", record.state.phase(), loaded.generation));
+    let record = &loaded.record;
+    match form {
+        Form::Text => {
+            print(record, loaded.generation);
+            ExitCode::SUCCESS
+        }
+        Form::Json => {
+            let whole = match loaded.source {
+                Source::Whole | Source::OneCopy | Source::Fresh => true,
+                Source::Recovered | Source::Unreadable | Source::Newer(_) => false,
+            };
+            let generation = loaded.generation;
+            let shown = Shown { phase: record.state.phase(), generation, whole, record };
+            match serde_json::to_string(&shown) {
+                Ok(text) => {
+                    say(&text);
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    complain(&error.to_string());
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+fn print(record: &BootRecord, generation: u64) {
+    say(&format!("phase       {} (generation {generation})", record.state.phase()));
     match record.state.active() {
         Some(held) => say(&format!("committed   {} in slot {}", held.name, held.slot)),
         None => say("committed   none: the factory agent runs"),
@@ -320,7 +260,6 @@ fn show(status: &Status, now: UnixMs) -> ExitCode {
             happening.detail
         ));
     }
-    ExitCode::SUCCESS
 }
 
 /// A closed stdout is no reason not to start an agent.
