@@ -3,8 +3,10 @@
 //! # Layout
 //! - [`signing`]: keys and TUF metadata of a fleet; [`release`]: a release, built and signed as an operator would
 //! - [`device`]: an enrolled device's state folder, and what its gateway would stage there
+//! - [`blocks`]: power cuts as a disk sees them, under a real file system
 //! - [`crash`]: processes killed at random moments, and what must hold afterwards
 
+pub mod blocks;
 pub mod crash;
 pub mod device;
 pub mod release;

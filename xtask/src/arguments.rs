@@ -25,6 +25,7 @@ Examples:
   cargo xtask test --only clippy       one stage of it
   ADVISORY_DB=~/advisory-db cargo xtask check
   cargo xtask crash --kills 200 --seed 7
+  cargo xtask crash --blocks 200       power cuts of a disk under ext4; 2000 for the long form
 
 Exit codes: 0 all held; 1 something did not; 2 wrong usage; 3 the machine lacks something (what,
 and how to get it, is said); any other comes from the program that was driven.";
@@ -89,6 +90,12 @@ pub(crate) struct Crash {
     /// How many processes are killed
     #[arg(long, default_value_t = 200)]
     pub(crate) kills: u32,
+    /// Cuts the power of a disk under a real file system instead, this many times; needs root
+    #[arg(long, value_name = "STATES", conflicts_with_all = ["kills", "model"])]
+    pub(crate) blocks: Option<u32>,
+    /// Has that disk ignore flushes, which must then show as losses
+    #[arg(long, requires = "blocks")]
+    pub(crate) without_fsync: bool,
     /// Repeats the run of this seed
     #[arg(long)]
     pub(crate) seed: Option<u64>,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
-use crate::{demo, shell};
+use crate::{demo, say, shell};
 
 /// How often, and by which random numbers.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,69 @@ pub(crate) struct Plan {
     pub(crate) kills: u32,
     /// Repeats a run; the harness draws one and prints it otherwise.
     pub(crate) seed: Option<u64>,
+}
+
+/// How often power is cut, and by which random numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cuts {
+    /// How many disks are looked at, each what a cut left.
+    pub(crate) states: u32,
+    /// What the disk does when it is asked to flush.
+    pub(crate) flushes: Flushes,
+    /// Repeats a run's cuts; the harness draws one and prints it otherwise.
+    pub(crate) seed: Option<u64>,
+}
+
+/// What a disk does when it is asked to flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushes {
+    /// What it must.
+    Done,
+    /// Nothing, but it says that it did: losses must show.
+    Ignored,
+}
+
+/// What CI runs.
+const QUICK: u32 = 200;
+/// Without these no machine, however it is run, can serve a disk of its own.
+const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
+
+/// Cuts the power of a disk under a real file system and sees that nothing acknowledged is lost.
+pub(crate) fn blocks(machine: &Machine, cuts: Cuts, more: &[OsString]) -> Result<(), Failure> {
+    demo::build(machine)?;
+    let bin_dir = machine.bin_dir();
+    let mut command = machine.command(&bin_dir.join("crash-blocks"));
+    command.stdout(std::process::Stdio::inherit());
+    command.arg("--states").arg(cuts.states.to_string()).arg("--bin-dir").arg(&bin_dir);
+    if let Some(seed) = cuts.seed {
+        command.arg("--seed").arg(seed.to_string());
+    }
+    match cuts.flushes {
+        Flushes::Done => {}
+        Flushes::Ignored => {
+            command.arg("--without-fsync");
+        }
+    }
+    match machine.output {
+        Output::Person => {}
+        Output::Json => {
+            command.arg("--json");
+        }
+    }
+    shell::run(command.args(more))
+}
+
+/// The quick form as a stage of `cargo xtask test`, on every machine that has the devices for it.
+pub(crate) fn blocks_stage(machine: &Machine) -> Result<String, Failure> {
+    if let Some(device) = DEVICES.iter().find(|device| !Path::new(device).exists()) {
+        let note = format!("not run: this machine has no {device}, which a disk of our own needs");
+        say::line(&note);
+        return Ok(note);
+    }
+    let bin_dir = machine.bin_dir();
+    let mut command = machine.command(&bin_dir.join("crash-blocks"));
+    command.arg("--states").arg(QUICK.to_string()).arg("--bin-dir").arg(&bin_dir);
+    shell::run(&mut command).map(|()| format!("{QUICK} power cuts lost nothing"))
 }
 
 /// Kills processes of a running update and sees that nothing is lost.

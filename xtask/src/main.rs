@@ -43,7 +43,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
-use crate::arguments::{Arguments, Command, Peer, Target};
+use crate::arguments::{Arguments, Command, Crash, Peer, Target};
+use crate::crash::Flushes;
 use crate::demo::{Demo, Via};
 use crate::failure::Failure;
 use crate::http::Agent;
@@ -74,8 +75,12 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
             let model = options.model.model.as_deref();
             demo::run(machine, &Demo { via, model, output: machine.output, more })
         }
-        Command::Test(options) => stage::run_all(machine, &test::STAGES, &options.only),
+        Command::Test(options) => stage::run_all(machine, test::STAGES, &options.only),
         Command::Check(options) => stage::run_all(machine, &check::STAGES, &options.only),
+        Command::Crash(Crash { blocks: Some(states), seed, without_fsync, more, .. }) => {
+            let flushes = if without_fsync { Flushes::Ignored } else { Flushes::Done };
+            crash::blocks(machine, crash::Cuts { states, flushes, seed }, &more)
+        }
         Command::Crash(options) => {
             let plan = crash::Plan { kills: options.kills, seed: options.seed };
             crash::run(machine, plan, options.model.model.as_deref(), &options.more)

@@ -28,7 +28,7 @@ struct Package {
     sign: Sign,
 }
 
-const PACKAGES: [Package; 8] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: "build-essential",
         why: "the C compiler that ring and SQLite are built with",
@@ -76,6 +76,16 @@ const PACKAGES: [Package; 8] = [
         name: "python3-venv",
         why: "keeps the peers that we compare with out of the system",
         sign: Sign::Module("venv"),
+    },
+    Package {
+        name: "mount",
+        why: "mounts the disks of the power-cut test",
+        sign: Sign::Program("mount"),
+    },
+    Package {
+        name: "e2fsprogs",
+        why: "makes their file systems",
+        sign: Sign::AnyFile(&["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"]),
     },
 ];
 

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change is taken, as CI runs it.
 
+use crate::crash;
 use crate::demo;
 use crate::failure::Failure;
 use crate::machine::Machine;
@@ -9,13 +10,18 @@ use crate::{say, shell};
 
 /// In this order; clippy and the tests see the whole workspace at once, so that crates share one
 /// set of features and nothing is built twice.
-pub(crate) const STAGES: [Stage; 8] = [
+pub(crate) const STAGES: &[Stage] = &[
     Stage { name: "machine", about: "what is to be installed", work: Work::Call(packages::ensure) },
     Stage { name: "fmt", about: "rustfmt", work: Work::Cargo(&["fmt", "--all", "--check"]) },
     Stage { name: "clippy", about: "lints, warnings are errors", work: Work::Cargo(CLIPPY) },
     Stage { name: "build", about: "every test and program", work: Work::Call(build) },
     Stage { name: "tidy", about: "the rules of the tree", work: Work::Call(tidy) },
     Stage { name: "tests", about: "unit and integration tests", work: Work::Call(tests) },
+    Stage {
+        name: "power-cuts",
+        about: "a disk that loses power under a real file system",
+        work: Work::Call(crash::blocks_stage),
+    },
     Stage {
         name: "demo",
         about: "the whole path with real processes",

@@ -1,0 +1,221 @@
+//! A device whose state folder lies on a served disk: its real launcher and updater as processes, its gateway's part
+//! played, and what can be seen of it from outside.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, bail, ensure};
+use protocol::digest::Digest;
+use slots::{
+    boot::BootRecord,
+    disk::RealDisk,
+    record::{self, Source},
+};
+
+use crate::{
+    blocks::{
+        course::{self, Move, Quality, Situation},
+        ended::{Ended, run},
+    },
+    crash::bench::now,
+    device::Device,
+};
+
+/// Where the agent of a test release finds the updater that it becomes.
+pub const UPDATER_VARIABLE: &str = "SOCLE_CRASH_UPDATER";
+/// What every complaint of the launcher begins with.
+const COMPLAINT: &str = "socle-launch:";
+
+/// The programs under test.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `socle-agent`, of which the updater is run.
+    pub agent: PathBuf,
+    /// `socle-launch`.
+    pub launch: PathBuf,
+    /// `socle-slot-agent`, which the releases bring as their agent.
+    pub slot_agent: PathBuf,
+}
+
+/// A device and the programs that run on it.
+#[derive(Debug)]
+pub struct Machine {
+    /// The device.
+    pub device: Device,
+    /// The factory slot.
+    pub factory: PathBuf,
+    /// The programs.
+    pub programs: Programs,
+}
+
+/// What a machine's disk says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The boot record; none before the first start or run.
+    pub record: Option<Recorded>,
+    /// Version of the trusted root; none before enrolment.
+    pub root: Option<u64>,
+    /// Whether all that enrolment writes is there and whole.
+    pub enrolled: bool,
+}
+
+/// A boot record and its generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Generation.
+    pub generation: u64,
+    /// Record.
+    pub record: BootRecord,
+}
+
+/// Which release's gateway started; none means the factory's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started(pub Option<Digest>);
+
+impl Programs {
+    /// The programs in `folder`.
+    pub fn in_folder(folder: &std::path::Path) -> anyhow::Result<Self> {
+        let find = |name: &str| {
+            let path = folder.join(name);
+            ensure!(path.is_file(), "{} is missing; run `cargo build --release`", path.display());
+            std::path::absolute(&path).with_context(|| format!("finding {}", path.display()))
+        };
+        Ok(Self {
+            agent: find("socle-agent")?,
+            launch: find("socle-launch")?,
+            slot_agent: find("socle-slot-agent")?,
+        })
+    }
+}
+
+impl Machine {
+    /// What a service manager does to start the gateway: `arm`, then `exec`.
+    pub fn start(&self) -> anyhow::Result<Started> {
+        self.launch(&["arm"], &[], "socle-launch arm")?;
+        let ended = self.launch(&["exec"], &["gateway"], "socle-launch exec gateway")?;
+        let said = ended.out.trim();
+        let Some(release) = said.strip_prefix("gateway of ") else {
+            bail!("the gateway said `{said}`");
+        };
+        match release {
+            "factory" => Ok(Started(None)),
+            digest => Ok(Started(Some(digest.parse().context("reading what the gateway said")?))),
+        }
+    }
+
+    /// What a service manager does when the gateway was stopped on purpose.
+    pub fn refund(&self) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.programs.launch);
+        command.arg("refund").arg("--state").arg(self.device.dir.root());
+        quiet(run(&mut command, "socle-launch refund")?, "socle-launch refund").map(|_| ())
+    }
+
+    /// One run of the updater, by way of the launcher.
+    pub fn update(&self) -> anyhow::Result<()> {
+        self.launch(&["exec"], &["updater"], "socle-launch exec updater").map(|_| ())
+    }
+
+    /// What comes next.
+    pub fn next(&self, quality: Quality) -> Option<Move> {
+        let record = record::load(&RealDisk, &self.device.dir, now()).record;
+        let situation = Situation {
+            state: &record.state,
+            verdict: self.device.dir.verdict().exists(),
+            request: self.device.dir.request().exists(),
+        };
+        course::next(situation, quality)
+    }
+
+    /// Does one move.
+    pub fn do_move(&self, next: Move) -> anyhow::Result<()> {
+        match next {
+            Move::Judge { gate, passes } => {
+                let record = record::load(&RealDisk, &self.device.dir, now()).record;
+                let trial = record.state.trial().context("nothing is on trial")?.held.release;
+                let failed = (!passes).then_some("12 of 50 answers differ");
+                self.device.judge(trial, gate, failed)
+            }
+            Move::Update => self.update(),
+            Move::Start => self.start().map(|_| ()),
+        }
+    }
+
+    /// What the disk says. An error when there is something that cannot be read.
+    pub fn look(&self) -> anyhow::Result<Seen> {
+        let dir = &self.device.dir;
+        let record = match record::load(&RealDisk, dir, now()) {
+            loaded if loaded.source == Source::Fresh => None,
+            loaded => {
+                ensure!(
+                    loaded.source != Source::Recovered,
+                    "the boot record was lost: {}",
+                    loaded.record.last().map_or("no reason given", |last| last.detail.as_str())
+                );
+                Some(Recorded { generation: loaded.generation, record: loaded.record })
+            }
+        };
+        let root = match fs::read(dir.trusted_root()) {
+            Ok(bytes) => Some(version(&bytes).context("reading the trusted root")?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).context("reading the trusted root"),
+        };
+        let whole = |path: PathBuf| -> anyhow::Result<bool> {
+            match fs::read(&path) {
+                Ok(bytes) => {
+                    let read = serde_json::from_slice::<serde_json::Value>(&bytes);
+                    read.with_context(|| format!("reading {}", path.display()))?;
+                    Ok(true)
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+            }
+        };
+        Ok(Seen { record, root, enrolled: whole(dir.fleet())? && root.is_some() })
+    }
+
+    fn launch(&self, verb: &[&str], role: &[&str], what: &str) -> anyhow::Result<Ended> {
+        let mut command = Command::new(&self.programs.launch);
+        command.args(verb).arg("--state").arg(self.device.dir.root());
+        command.arg("--factory").arg(&self.factory).args(role);
+        command.env(UPDATER_VARIABLE, &self.programs.agent);
+        quiet(run(&mut command, what)?, what)
+    }
+}
+
+impl Seen {
+    /// The committed release.
+    pub fn active(&self) -> Option<Digest> {
+        let record = &self.record.as_ref()?.record;
+        record.state.active().map(|held| held.release)
+    }
+
+    /// The release on trial.
+    pub fn trial(&self) -> Option<Digest> {
+        let record = &self.record.as_ref()?.record;
+        record.state.trial().map(|trial| trial.held.release)
+    }
+
+    /// Phase of the update under way.
+    pub fn phase(&self) -> &'static str {
+        self.record.as_ref().map_or("no record", |recorded| recorded.record.state.phase())
+    }
+
+    /// Generation of the boot record; 0 when there is none.
+    pub fn generation(&self) -> u64 {
+        self.record.as_ref().map_or(0, |recorded| recorded.generation)
+    }
+}
+
+/// The launcher complains when it skips a slot or cannot do something; neither may happen here.
+fn quiet(ended: Ended, what: &str) -> anyhow::Result<Ended> {
+    ensure!(ended.status.success(), "{what} ended with {}: {}", ended.status, ended.err.trim());
+    match ended.err.lines().find(|line| line.starts_with(COMPLAINT)) {
+        Some(line) => bail!("{what} complained: {line}"),
+        None => Ok(ended),
+    }
+}
+
+/// The version of signed metadata, whose signatures are the updater's business.
+fn version(document: &[u8]) -> anyhow::Result<u64> {
+    let document: serde_json::Value = serde_json::from_slice(document)?;
+    document["signed"]["version"].as_u64().context("there is no version in it")
+}

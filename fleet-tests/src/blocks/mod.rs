@@ -1,0 +1,25 @@
+//! Power cuts as a disk sees them: a disk that notes every write and flush under a real ext4, the real updater and
+//! launcher on it, and the machine started again from what any cut may leave.
+//!
+//! # Layout
+//! - [`image`], [`log`], [`cuts`]: a disk's content, its history, where power is cut in it; pure
+//! - [`shelf`], [`served`], [`orders`], [`disks`]: disks as FUSE files, served by a process of their own
+//! - [`needs`], [`mounted`], [`ended`]: the machine, file systems, and programs that end
+//! - [`course`], [`machine`], [`history`]: an update's moves, the device that makes them, what is recorded
+//! - [`recovery`], [`sweep`]: what must hold after a cut, and many cuts
+
+pub mod course;
+pub mod cuts;
+pub mod disks;
+pub mod ended;
+pub mod history;
+pub mod image;
+pub mod log;
+pub mod machine;
+pub mod mounted;
+pub mod needs;
+pub mod orders;
+pub mod recovery;
+pub mod served;
+pub mod shelf;
+pub mod sweep;
