@@ -1,7 +1,12 @@
 //! A device whose state folder lies on a served disk: its real launcher and updater as processes, its gateway's part
 //! played, and what can be seen of it from outside.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use protocol::digest::Digest;
@@ -22,6 +27,9 @@ use crate::{
 
 /// Where the agent of a test release finds the updater that it becomes.
 pub const UPDATER_VARIABLE: &str = "SOCLE_CRASH_UPDATER";
+/// A start's own name, by which `arm` and `exec` know each other.
+const START_VARIABLE: &str = "SOCLE_START";
+static STARTS: AtomicU64 = AtomicU64::new(0);
 /// What every complaint of the launcher begins with.
 const COMPLAINT: &str = "socle-launch:";
 
@@ -90,8 +98,15 @@ impl Programs {
 impl Machine {
     /// What a service manager does to start the gateway: `arm`, then `exec`.
     pub fn start(&self) -> anyhow::Result<Started> {
-        self.launch(&["arm"], &[], "socle-launch arm")?;
-        let ended = self.launch(&["exec"], &["gateway"], "socle-launch exec gateway")?;
+        let name = format!("start-{}", STARTS.fetch_add(1, Ordering::Relaxed));
+        let named = |verb| {
+            let mut command = self.launch(verb);
+            command.env(START_VARIABLE, &name);
+            command
+        };
+        quiet(run(&mut named("arm"), "socle-launch arm")?, "socle-launch arm")?;
+        let what = "socle-launch exec gateway";
+        let ended = quiet(run(named("exec").arg("gateway"), what)?, what)?;
         let said = ended.out.trim();
         let Some(release) = said.strip_prefix("gateway of ") else {
             bail!("the gateway said `{said}`");
@@ -111,7 +126,8 @@ impl Machine {
 
     /// One run of the updater, by way of the launcher.
     pub fn update(&self) -> anyhow::Result<()> {
-        self.launch(&["exec"], &["updater"], "socle-launch exec updater").map(|_| ())
+        let what = "socle-launch exec updater";
+        quiet(run(self.launch("exec").arg("updater"), what)?, what).map(|_| ())
     }
 
     /// What comes next.
@@ -172,12 +188,12 @@ impl Machine {
         Ok(Seen { record, root, enrolled: whole(dir.fleet())? && root.is_some() })
     }
 
-    fn launch(&self, verb: &[&str], role: &[&str], what: &str) -> anyhow::Result<Ended> {
+    fn launch(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.programs.launch);
-        command.args(verb).arg("--state").arg(self.device.dir.root());
-        command.arg("--factory").arg(&self.factory).args(role);
+        command.arg(verb).arg("--state").arg(self.device.dir.root());
+        command.arg("--factory").arg(&self.factory);
         command.env(UPDATER_VARIABLE, &self.programs.agent);
-        quiet(run(&mut command, what)?, what)
+        command
     }
 }
 
