@@ -16,3 +16,8 @@ CREATE TABLE permits (
     expires_at   INTEGER NOT NULL,
     published_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Releases with the environments for which the newest metadata lists them, separated by commas.
+CREATE VIEW listed_releases AS
+SELECT r.*, (SELECT group_concat(environment) FROM release_environments WHERE release = r.digest) AS environments
+FROM releases r;

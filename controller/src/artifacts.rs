@@ -22,6 +22,8 @@ use crate::{
     secret::{self, NoRandom},
 };
 
+/// Largest object that is read into memory: more than any manifest has.
+const SMALL_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Longest wait for the next piece of an upload.
 const PIECE: Duration = Duration::from_secs(30);
 const READ_BYTES: u64 = 128 * 1024;
@@ -178,6 +180,15 @@ impl Artifacts {
         .map_err(ArtifactError::Task)?
         .map_err(|source| ArtifactError::Disk { digest, source })?;
         Ok(digest)
+    }
+
+    /// All bytes of a small object, such as a manifest.
+    pub async fn bytes(&self, digest: Digest) -> Result<Vec<u8>, ArtifactError> {
+        let failed = |source| ArtifactError::Io { doing: "reading", digest, source };
+        let file = File::open(self.layout.object(&digest)).await.map_err(failed)?;
+        let mut bytes = Vec::new();
+        file.take(SMALL_BYTES_MAX).read_to_end(&mut bytes).await.map_err(failed)?;
+        Ok(bytes)
     }
 
     /// The bytes of `span`, read as they are asked for.

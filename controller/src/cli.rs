@@ -90,6 +90,11 @@ pub(crate) struct Serve {
     /// Address under which devices and people reach the controller [default: https://<first name>:<port>].
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
+    /// Hours a timestamp holds, 1 to 720; it is signed again after a quarter of that. Devices that hear nothing newer
+    /// for so long stop installing, not answering.
+    #[arg(long, value_name = "HOURS", default_value_t = controller::init::TIMESTAMP_HOURS,
+        value_parser = clap::value_parser!(u32).range(1..=720))]
+    pub(crate) timestamp_hours: u32,
     /// File to write {"url","pid"} to once the controller listens and is connected; removed when it stops.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,

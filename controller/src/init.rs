@@ -15,11 +15,15 @@ use ring::rand::SystemRandom;
 use crate::{
     disk::{self, Access, DiskError},
     layout::Layout,
+    online::{OnlineError, OnlineRoles},
     pki::{self, Authority, CONTROLLER_NAME, PkiError},
     secret::{self, NoRandom},
     settings::{Settings, SettingsError},
     tls::Identity,
 };
+
+/// How long a timestamp holds unless said otherwise.
+pub const TIMESTAMP_HOURS: u32 = 24;
 
 /// Why a controller cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,9 @@ pub enum InitError {
     /// The signing key.
     #[error("making the controller's signing key")]
     Key(#[source] KeyError),
+    /// The keys of the online roles.
+    #[error("making the controller's keys for snapshot and timestamp")]
+    Online(#[source] OnlineError),
     /// The admin token.
     #[error("making the admin token")]
     Token(#[source] NoRandom),
@@ -88,6 +95,7 @@ pub fn create(layout: &Layout, settings: &Settings, now: UnixMs) -> Result<(), I
     let path = layout.signing_key();
     disk::folder(path.parent().unwrap_or_else(|| layout.state())).map_err(InitError::Disk)?;
     put(&path, &signing, Access::Owner)?;
+    OnlineRoles::open(layout, TIMESTAMP_HOURS).map_err(InitError::Online)?;
     // Created here so that it is closed to others: it will hold sealing keys.
     put(&layout.database(), &[], Access::Owner)?;
     let token = secret::token().map_err(InitError::Token)?;

@@ -44,6 +44,16 @@ impl Layout {
         self.0.join("keys").join("controller.pk8")
     }
 
+    /// The key of an online role: `snapshot` or `timestamp`.
+    pub fn online_key(&self, role: &str) -> PathBuf {
+        self.0.join("keys").join(format!("{role}.pk8"))
+    }
+
+    /// The public halves of both, for whoever makes the fleet's root.
+    pub fn online_keys(&self) -> PathBuf {
+        self.0.join("online-keys.json")
+    }
+
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.0.join("controller.db")

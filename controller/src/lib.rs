@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`clock`], [`stop`], [`causes`], [`disk`], [`layout`], [`settings`]: the edges, and where state lies
 //! - [`pki`], [`tls`], [`broker`], [`secret`]: certificates, and what is handed to a broker
+//! - [`online`]: the roles it signs itself; [`catalogue`]: what the metadata lists
 //! - [`store`]: SQLite; [`artifacts`]: content-addressed files
 //! - [`publish`], [`enrol`], [`auth`]: what may enter, and who
 //! - [`waves`]: the words of a rollout; [`rollout`]: a pure planner and its driver; [`assign`]: how a release is assigned, durably, then said
@@ -19,6 +20,7 @@ pub mod artifacts;
 pub mod assign;
 pub mod auth;
 pub mod broker;
+pub mod catalogue;
 pub mod causes;
 pub mod clock;
 pub mod console;
@@ -29,6 +31,7 @@ pub mod init;
 pub mod layout;
 pub mod link;
 pub mod metrics;
+pub mod online;
 pub mod pki;
 pub mod publish;
 pub mod rollout;

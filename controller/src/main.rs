@@ -46,16 +46,18 @@ fn run(cli: &Cli) -> Result<()> {
             init::create(&layout, &settings, now())?;
             let token = layout.admin_token();
             let authority = layout.pki_file("ca.crt.pem");
+            let online = layout.online_keys();
             let told = json!({
                 "state": asked.state, "fleet": asked.fleet, "admin_token_file": token,
-                "ca_file": authority,
+                "ca_file": authority, "online_keys_file": online,
             });
             let text = format!(
-                "Made a controller for the fleet {} in {}.\n  admin token   {}\n  authority     {}\nNext: socle-controller pki broker, then socle-controller serve.",
+                "Made a controller for the fleet {} in {}.\n  admin token   {}\n  authority     {}\n  online keys   {} (public; for `socle keys init --online`)\nNext: socle-controller pki broker, then socle-controller serve.",
                 asked.fleet,
                 asked.state.display(),
                 token.display(),
-                authority.display()
+                authority.display(),
+                online.display()
             );
             say(cli, &told, &text)
         }
@@ -88,6 +90,7 @@ async fn serve(cli: &Cli, asked: &cli::Serve) -> Result<()> {
         listen: asked.listen,
         broker: asked.broker.clone(),
         public_url: asked.public_url.clone(),
+        timestamp_hours: asked.timestamp_hours,
     };
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;

@@ -7,7 +7,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use protocol::report::EventKind;
+use protocol::{report::EventKind, time::UnixMs};
 
 use crate::{
     link::judge::REASONS,
@@ -31,6 +31,9 @@ pub struct Metrics {
     devices: Family<Label, Gauge>,
     rollouts: Family<Label, Gauge>,
     served_bytes: Counter,
+    timestamp_version: Gauge,
+    timestamp_expires: Gauge,
+    refresh_failures: Counter,
 }
 
 /// Why the figures cannot be shown.
@@ -77,6 +80,9 @@ impl Default for Metrics {
             devices: Family::default(),
             rollouts: Family::default(),
             served_bytes: Counter::default(),
+            timestamp_version: Gauge::default(),
+            timestamp_expires: Gauge::default(),
+            refresh_failures: Counter::default(),
         };
         metrics.zero();
         metrics.registry = Arc::new(metrics.registered());
@@ -125,6 +131,12 @@ impl Metrics {
         r.register("devices", "Enrolled devices", self.devices.clone());
         r.register("rollouts", "Rollouts, by state", self.rollouts.clone());
         r.register("served_bytes", "Bytes of artifacts served", self.served_bytes.clone());
+        let version = "Version of the newest timestamp metadata, 0 for none";
+        r.register("timestamp_version", version, self.timestamp_version.clone());
+        let expires = "When the timestamp metadata expires, seconds since 1970, 0 for none";
+        r.register("timestamp_expires_seconds", expires, self.timestamp_expires.clone());
+        let failures = "Times that snapshot and timestamp could not be signed again";
+        r.register("refresh_failures", failures, self.refresh_failures.clone());
         registry
     }
 
@@ -173,6 +185,17 @@ impl Metrics {
     /// Bytes of an artifact were served.
     pub fn served(&self, bytes: u64) {
         self.served_bytes.inc_by(bytes);
+    }
+
+    /// Timestamp metadata of `version` holds until `expires`.
+    pub fn timestamp(&self, version: u64, expires: UnixMs) {
+        self.timestamp_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        self.timestamp_expires.set(i64::try_from(expires.0 / 1000).unwrap_or(i64::MAX));
+    }
+
+    /// Snapshot and timestamp could not be signed again.
+    pub fn refresh_failed(&self) {
+        self.refresh_failures.inc();
     }
 
     /// The text that Prometheus reads.

@@ -34,7 +34,8 @@ use crate::{
         seal_keys::{self, SealKeyError},
     },
     metrics::Metrics,
-    publish::Publisher,
+    online::{OnlineError, OnlineRoles},
+    publish::{PublishError, Publisher},
     rollout::drive::Driver,
     stop::{self, Stop, Stopper},
     store::database::{Store, StoreError},
@@ -45,6 +46,8 @@ const ARRIVALS: usize = 1024;
 const STREAMS: usize = 64;
 const ENROLMENTS_PER_MINUTE: u32 = 120;
 const FAILURES_PER_MINUTE: u32 = 30;
+/// How often it is looked whether snapshot and timestamp are due; they hold for an hour at least.
+const REFRESH: Duration = Duration::from_secs(60);
 const ROTATION: Duration = Duration::from_secs(600);
 const GOODBYE: Duration = Duration::from_secs(10);
 
@@ -59,6 +62,8 @@ pub struct Options {
     pub broker: BrokerUrl,
     /// Our address as devices and people reach it; none means `https://<first name>:<port>`.
     pub public_url: Option<String>,
+    /// How long a timestamp holds.
+    pub timestamp_hours: u32,
 }
 
 /// A controller that runs. Dropping it stops it less politely than [`Running::stop`].
@@ -96,6 +101,9 @@ pub enum ServeError {
         /// Why.
         source: StoreError,
     },
+    /// Its keys for snapshot and timestamp.
+    #[error("opening the keys for snapshot and timestamp")]
+    Online(#[source] OnlineError),
     /// Its sealing key.
     #[error("preparing the sealing key")]
     SealKey(#[source] SealKeyError),
@@ -152,6 +160,12 @@ pub async fn start(options: &Options, clock: Clock) -> Result<Running, ServeErro
     let (newest_event, newest_seen) = watch::channel(newest);
     let news = Arc::new(Notify::new());
     let metrics = Metrics::default();
+    let online =
+        Arc::new(OnlineRoles::open(&layout, options.timestamp_hours).map_err(ServeError::Online)?);
+    let said_by = (clock.clone(), metrics.clone());
+    let publisher = Publisher::open(store.clone(), artifacts.clone(), online, said_by)
+        .await
+        .map_err(|source| ServeError::Store { path: layout.database(), source })?;
     let fleet = settings.fleet.clone();
     let assigner = Assigner {
         fleet: fleet.clone(),
@@ -191,11 +205,12 @@ pub async fn start(options: &Options, clock: Clock) -> Result<Running, ServeErro
         news: Arc::clone(&news),
     };
     tasks.spawn(driver.run(stop.clone()));
+    tasks.spawn(refresh(publisher.clone(), metrics.clone(), stop.clone()));
     tasks.spawn(rotate(store.clone(), clock.clone(), outgoing.clone(), stop.clone()));
     let context = Arc::new(Context {
         settings,
         store: store.clone(),
-        publisher: Publisher::new(store.clone(), artifacts.clone(), clock.clone()),
+        publisher,
         artifacts,
         authority,
         signer,
@@ -221,6 +236,24 @@ pub async fn start(options: &Options, clock: Clock) -> Result<Running, ServeErro
 
 async fn open_store(path: &Path) -> Result<Store, ServeError> {
     Store::open(path).await.map_err(|source| ServeError::Store { path: path.to_owned(), source })
+}
+
+/// Keeps snapshot and timestamp fresh. What fails is tried again, and shown by the figures until it succeeds.
+async fn refresh(publisher: Publisher, metrics: Metrics, mut stop: Stop) {
+    loop {
+        match publisher.refresh().await {
+            Ok(true) => tracing::info!("signed the timestamp again"),
+            Ok(false) | Err(PublishError::NoRoot) => {}
+            Err(error) => {
+                metrics.refresh_failed();
+                tracing::error!("the timestamp was not signed again: {}", chain(&error));
+            }
+        }
+        tokio::select! {
+            () = stop.wait() => return,
+            () = sleep(REFRESH) => {}
+        }
+    }
 }
 
 async fn rotate(store: Store, clock: Clock, outgoing: Outgoing, mut stop: Stop) {

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`terminal`], [`files`], [`api`]: what the commands share: output, files, the controller's API
 //! - [`keys`], [`metadata`], [`root`]: who signs, and what they signed
-//! - [`model`], [`release`]: from weights to a signed release
+//! - [`model`], [`release`], [`repo`]: from weights to a signed release, and where releases lie
 //! - [`device`], [`rollout`], [`ask`]: the fleet and its answers
 //! - [`demo`]: the whole path on one machine, with every promise checked
 
@@ -17,6 +17,7 @@ pub mod keys;
 pub mod metadata;
 pub mod model;
 pub mod release;
+pub mod repo;
 pub mod rollout;
 pub mod root;
 pub mod terminal;

@@ -10,7 +10,7 @@ use axum::{
     },
     http::StatusCode,
 };
-use protocol::id::DeviceId;
+use protocol::{blob::Blob, id::DeviceId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -84,10 +84,39 @@ pub async fn assign(
     let Json(Assign { release, retry_quarantined }) = body?;
     let device = named(&context, &name).await?;
     let release = releases::named(&context, &release).await?;
+    if !release.environments.contains(&device.environment) {
+        let message = format!(
+            "device `{}` is in {} and release `{}` is not signed for it; promote it with `socle release promote`",
+            device.name, device.environment, release.name
+        );
+        return Err(Refusal::conflict("environment", message));
+    }
     let cause = Cause::Operator { retry_quarantined };
     let sequence = context.assigner.assign(device.id, &release, cause).await?;
     let answer = json!({ "device": device.id, "release": release.digest, "sequence": sequence });
     Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// `GET /api/v1/devices/{id}/desired`: the signed assignment as the device gets it, to be carried to it by hand.
+pub async fn desired(
+    State(context): State<Arc<Context>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let device = named(&context, &name).await?;
+    let signed = context.store.desired(device.id, context.clock.now()).await?;
+    let signed = signed.ok_or_else(|| {
+        Refusal::absent(format!(
+            "device `{}` has no assignment that holds; assign it a release first",
+            device.name
+        ))
+    })?;
+    Ok(Json(json!({
+        "device": device.id,
+        "name": device.name,
+        "environment": device.environment,
+        "release": device.desired_release,
+        "desired": Blob::from(signed),
+    })))
 }
 
 async fn named(context: &Context, name: &str) -> Result<Device, Refusal> {

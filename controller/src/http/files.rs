@@ -9,6 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use protocol::{
+    digest::Digest,
+    tuf::{metadata::TOP_LEVEL, shape::is_role_name},
+};
+
 use super::{
     context::Context,
     objects::digest,
@@ -17,29 +22,42 @@ use super::{
 };
 use crate::artifacts::Span;
 
-/// `GET /artifacts/metadata/{file}`: `targets.json` (the newest), `<N>.targets.json`, `<N>.root.json`.
+/// `GET /artifacts/metadata/{file}`: `timestamp.json`, `targets.json` and `root.json` (the newest), and
+/// `<N>.<role>.json` for root, snapshot, targets and delegated roles.
 pub async fn metadata(
     State(context): State<Arc<Context>>,
     Path(file): Path<String>,
 ) -> Result<Response, Refusal> {
-    let unknown =
-        || Refusal::absent("metadata files are targets.json, N.targets.json and N.root.json");
-    let found = match file.as_str() {
-        "targets.json" => context.store.newest_metadata("targets").await?,
-        "root.json" => context.store.newest_metadata("root").await?,
-        _ => {
-            let (version, role) = file.split_once('.').ok_or_else(unknown)?;
+    let unknown = || {
+        Refusal::absent("metadata files are timestamp.json and N.ROLE.json, such as 1.root.json")
+    };
+    let name = file.strip_suffix(".json").ok_or_else(unknown)?;
+    let found = match name.split_once('.') {
+        None if ["timestamp", "targets", "root"].contains(&name) => {
+            context.store.newest_metadata(name).await?
+        }
+        Some((version, role)) if TOP_LEVEL.contains(&role) || is_role_name(role) => {
             let version = version.parse().map_err(|_| unknown())?;
-            let role = match role {
-                "targets.json" => "targets",
-                "root.json" => "root",
-                _ => return Err(unknown()),
-            };
             context.store.metadata(role, version).await?
         }
+        Some(_) | None => return Err(unknown()),
     };
     let bytes = found.ok_or_else(|| Refusal::absent(format!("{file} is not published")))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+/// `GET` and `HEAD /artifacts/targets/{path}`: a listed file under the name that consistent snapshots give it,
+/// `<directory>/<sha256>.<file>`, as other clients of TUF ask for it.
+pub async fn target(
+    state: State<Arc<Context>>,
+    Path(path): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let digest = state.publisher.catalogue().hashed_path(&path).ok_or_else(|| {
+        Refusal::absent("no such file is listed; names are <directory>/<sha256>.<file>")
+    })?;
+    served(&state.0, digest, method, &headers).await
 }
 
 /// `GET` and `HEAD /artifacts/sha256/{hex}`.
@@ -49,7 +67,15 @@ pub async fn object(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let digest = digest(&name)?;
+    served(&context, digest(&name)?, method, &headers).await
+}
+
+async fn served(
+    context: &Context,
+    digest: Digest,
+    method: Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let length = context
         .artifacts
         .length(digest)

@@ -8,6 +8,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use protocol::time::UnixMs;
 use serde_json::{Value, json};
 
 use super::{context::Context, refusal::Refusal};
@@ -29,6 +30,10 @@ pub async fn metrics(State(context): State<Arc<Context>>) -> Result<Response, Re
 pub async fn status(State(context): State<Arc<Context>>) -> Result<Json<Value>, Refusal> {
     let devices = context.store.devices().await?;
     let releases = context.store.releases().await?;
+    let online = context.publisher.online_state().await?;
+    let shown = |end: Option<(u64, UnixMs)>| {
+        end.map(|(version, expires)| json!({ "version": version, "expires_at": expires }))
+    };
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "fleet": context.settings.fleet,
@@ -39,6 +44,11 @@ pub async fn status(State(context): State<Arc<Context>>) -> Result<Json<Value>, 
         "devices": devices.len(),
         "online": devices.iter().filter(|device| device.online).count(),
         "releases": releases.len(),
+        "metadata": {
+            "signed_here": online.ours,
+            "snapshot": shown(online.snapshot),
+            "timestamp": shown(online.timestamp),
+        },
         "newest_event": *context.newest_event.borrow(),
         "controller_key": context.signer.public(),
         "ca": context.authority.digest(),

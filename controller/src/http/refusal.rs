@@ -148,7 +148,14 @@ impl From<PublishError> for Refusal {
             PublishError::Refused(_) | PublishError::FirstRoot(_) => {
                 Self::unprocessable("refused", message)
             }
-            PublishError::SameVersion(_) | PublishError::Counter { .. } => {
+            PublishError::Unreadable(_) | PublishError::Empty => {
+                Self::unprocessable("malformed", message)
+            }
+            PublishError::Permit(_) => Self::unprocessable("refused", message),
+            PublishError::NoRelease(_) | PublishError::NoDevice(_) => Self::absent(message),
+            PublishError::MissingRole(_) => Self::unprocessable("missing-role", message),
+            PublishError::NotOurs => Self::conflict("online-keys", message),
+            PublishError::SameVersion { .. } | PublishError::Counter { .. } => {
                 Self::unprocessable("rollback", message)
             }
             PublishError::Name(_) => Self::unprocessable("name-taken", message),
@@ -156,7 +163,10 @@ impl From<PublishError> for Refusal {
                 missing: Some(missing.iter().map(ToString::to_string).collect()),
                 ..Self::conflict("missing-objects", message)
             },
-            PublishError::Store(_) | PublishError::Artifacts(_) => Self::internal(&error),
+            PublishError::LastVersion(_) => Self::conflict("last-version", message),
+            PublishError::Sign(_) | PublishError::Store(_) | PublishError::Artifacts(_) => {
+                Self::internal(&error)
+            }
         }
     }
 }

@@ -7,7 +7,10 @@ use axum::{
     extract::{Path, State, rejection::JsonRejection},
     http::StatusCode,
 };
-use protocol::{id::DeviceId, time::UnixMs};
+use protocol::{
+    id::{DeviceId, Environment},
+    time::UnixMs,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -17,7 +20,7 @@ use crate::{
         drive::{self, View},
         plan,
     },
-    store::{database::StoreError, rollouts::Rollout},
+    store::{database::StoreError, devices::Device, rollouts::Rollout},
     waves::{Gate, Policy, RolloutState, Wave},
 };
 
@@ -100,6 +103,17 @@ pub async fn start(
             release.name
         );
         return Err(Refusal::conflict("release-halted", message));
+    }
+    let devices = context.store.devices().await?;
+    let meant = |device: &Device| release.environments.contains(&device.environment);
+    if !devices.is_empty() && !devices.iter().any(meant) {
+        let names: Vec<&str> = release.environments.iter().map(Environment::as_str).collect();
+        let message = format!(
+            "release `{}` is signed for {}, where no device is enrolled; promote it with `socle release promote`, or enrol devices there",
+            release.name,
+            if names.is_empty() { "no environment".to_owned() } else { names.join(", ") },
+        );
+        return Err(Refusal::conflict("environment", message));
     }
     let now = context.clock.now();
     let started = context.store.start_rollout(release.digest, &policy, now).await?;

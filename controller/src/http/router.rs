@@ -17,8 +17,8 @@ use super::{
     releases, rollouts, security, tokens,
 };
 
-/// Largest body of a request that is read into memory: two documents of 1 MiB each in base64.
-const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Largest body of a request that is read into memory: a dozen documents of 1 MiB each in base64.
+const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -37,6 +37,7 @@ pub fn router(context: Arc<Context>, console: Router) -> Router {
     let fetched = Router::new()
         .route("/artifacts/metadata/{file}", get(files::metadata))
         .route("/artifacts/sha256/{hex}", get(files::object))
+        .route("/artifacts/targets/{*path}", get(files::target))
         .route_layer(device)
         .layer(timed);
     // Uploads take as long as they move; a piece that does not come ends them.
@@ -66,8 +67,10 @@ fn api() -> Router<Arc<Context>> {
         .route("/api/v1/devices/{id}", get(devices::show))
         .route("/api/v1/devices/{id}/telemetry", get(devices::telemetry))
         .route("/api/v1/devices/{id}/assign", post(devices::assign))
+        .route("/api/v1/devices/{id}/desired", get(devices::desired))
         .route("/api/v1/root", post(releases::publish_root))
         .route("/api/v1/releases", get(releases::list).post(releases::publish))
+        .route("/api/v1/permits", post(releases::permit))
         .route("/api/v1/rollouts", get(rollouts::list).post(rollouts::start))
         .route("/api/v1/rollouts/{id}", get(rollouts::show))
         .route("/api/v1/rollouts/{id}/halt", post(rollouts::halt))

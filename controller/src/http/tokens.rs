@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 use super::{context::Context, refusal::Refusal};
 use crate::enrol::{self, TOKEN_MS};
 
-/// Where a device belongs when nobody says otherwise.
-const DEFAULT_ENVIRONMENT: &str = "prod";
-
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
@@ -39,10 +36,7 @@ pub async fn create(
     }
     let now = context.clock.now();
     let times = (now, now.plus(ttl_ms));
-    let environment = match asked.environment {
-        Some(environment) => environment,
-        None => DEFAULT_ENVIRONMENT.parse().map_err(|error| Refusal::internal(&error))?,
-    };
+    let environment = asked.environment.unwrap_or_else(Environment::production);
     let place = (&context.settings.fleet, environment.clone());
     let token = enrol::new_token(&context.store, &context.authority, place, times).await?;
     let text = token.to_text().map_err(|error| Refusal::internal(&error))?;

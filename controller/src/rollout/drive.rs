@@ -72,7 +72,12 @@ pub struct View {
 /// Reads what the planner is to see.
 pub async fn view(store: &Store, rollout: &Rollout) -> Result<View, StoreError> {
     let assignments = store.assignments(rollout.id).await?;
-    let members = members(&store.devices().await?, &assignments);
+    let release = store.release(&rollout.release.to_string()).await?;
+    let environments = release.map(|release| release.environments).unwrap_or_default();
+    // A device of another environment would refuse the release: it is not part of this rollout.
+    let mut devices = store.devices().await?;
+    devices.retain(|device| environments.contains(&device.environment));
+    let members = members(&devices, &assignments);
     Ok(View { assignments, members })
 }
 

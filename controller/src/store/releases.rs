@@ -1,6 +1,8 @@
 //! Releases and the signed metadata that proves them.
 
-use protocol::{digest::Digest, time::UnixMs};
+use std::collections::BTreeSet;
+
+use protocol::{digest::Digest, id::Environment, time::UnixMs};
 use sqlx::FromRow;
 
 use super::database::{Store, StoreError, Writing, doing, int, number, read};
@@ -22,13 +24,15 @@ pub struct Release {
     pub agent_version: String,
     /// When it was published.
     pub published_at: UnixMs,
+    /// For which environments the newest metadata lists it.
+    pub environments: BTreeSet<Environment>,
 }
 
 /// One signed document.
 #[derive(Clone, Debug)]
 pub struct Metadata {
-    /// `root` or `targets`.
-    pub role: &'static str,
+    /// `root`, `snapshot`, `timestamp`, `targets` or a delegated role.
+    pub role: String,
     /// Its version.
     pub version: u64,
     /// Its bytes, as signed and served.
@@ -44,6 +48,7 @@ struct Row {
     manifest_bytes: i64,
     agent_version: String,
     published_at: i64,
+    environments: Option<String>,
 }
 
 impl TryFrom<Row> for Release {
@@ -58,6 +63,12 @@ impl TryFrom<Row> for Release {
             manifest_bytes: number(row.manifest_bytes),
             agent_version: row.agent_version,
             published_at: UnixMs(number(row.published_at)),
+            environments: row
+                .environments
+                .iter()
+                .flat_map(|names| names.split(','))
+                .map(|name| read("release environment", name))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -65,7 +76,7 @@ impl TryFrom<Row> for Release {
 impl Store {
     /// All releases, newest first.
     pub async fn releases(&self) -> Result<Vec<Release>, StoreError> {
-        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM releases ORDER BY counter DESC")
+        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM listed_releases ORDER BY counter DESC")
             .fetch_all(&self.reader)
             .await
             .map_err(doing("reading the releases"))?;
@@ -75,7 +86,7 @@ impl Store {
     /// The release with this digest or name.
     pub async fn release(&self, digest_or_name: &str) -> Result<Option<Release>, StoreError> {
         let row: Option<Row> =
-            sqlx::query_as("SELECT * FROM releases WHERE digest = ?1 OR name = ?1 LIMIT 1")
+            sqlx::query_as("SELECT * FROM listed_releases WHERE digest = ?1 OR name = ?1 LIMIT 1")
                 .bind(digest_or_name)
                 .fetch_optional(&self.reader)
                 .await
@@ -107,19 +118,35 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that targets metadata `version` lists the release too.
+    /// Notes for which environments a release is listed now, and since which targets version.
     pub async fn relist_release(
         &self,
         writing: &mut Writing,
         digest: Digest,
-        version: u64,
+        (version, environments): (u64, &BTreeSet<Environment>),
     ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE releases SET targets_version = ? WHERE digest = ?")
-            .bind(int(version))
+        let failed = "listing a release again";
+        sqlx::query("DELETE FROM release_environments WHERE release = ?")
             .bind(digest.to_string())
             .execute(&mut **writing)
             .await
-            .map_err(doing("listing a release again"))?;
+            .map_err(doing(failed))?;
+        for environment in environments {
+            sqlx::query("INSERT INTO release_environments (release, environment) VALUES (?, ?)")
+                .bind(digest.to_string())
+                .bind(environment.as_str())
+                .execute(&mut **writing)
+                .await
+                .map_err(doing(failed))?;
+        }
+        if !environments.is_empty() {
+            sqlx::query("UPDATE releases SET targets_version = ? WHERE digest = ?")
+                .bind(int(version))
+                .bind(digest.to_string())
+                .execute(&mut **writing)
+                .await
+                .map_err(doing(failed))?;
+        }
         Ok(())
     }
 
@@ -134,7 +161,7 @@ impl Store {
             "INSERT INTO metadata (role, version, digest, bytes, published_at)
              VALUES (?, ?, ?, ?, ?)",
         )
-        .bind(metadata.role)
+        .bind(&metadata.role)
         .bind(int(metadata.version))
         .bind(Digest::of(&metadata.bytes).to_string())
         .bind(&metadata.bytes)
@@ -146,11 +173,7 @@ impl Store {
     }
 
     /// One version of a role's metadata.
-    pub async fn metadata(
-        &self,
-        role: &'static str,
-        version: u64,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
+    pub async fn metadata(&self, role: &str, version: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let row: Option<(Vec<u8>,)> =
             sqlx::query_as("SELECT bytes FROM metadata WHERE role = ? AND version = ?")
                 .bind(role)
@@ -162,7 +185,7 @@ impl Store {
     }
 
     /// The newest version of a role's metadata.
-    pub async fn newest_metadata(&self, role: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+    pub async fn newest_metadata(&self, role: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let row: Option<(Vec<u8>,)> = sqlx::query_as(
             "SELECT bytes FROM metadata WHERE role = ? ORDER BY version DESC LIMIT 1",
         )
@@ -171,6 +194,32 @@ impl Store {
         .await
         .map_err(doing("reading the newest metadata"))?;
         Ok(row.map(|(bytes,)| bytes))
+    }
+
+    /// The newest document of every targets role.
+    pub async fn newest_roles(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        sqlx::query_as(
+            "SELECT role, bytes FROM metadata m
+             WHERE role NOT IN ('root', 'snapshot', 'timestamp')
+               AND version = (SELECT max(version) FROM metadata WHERE role = m.role)",
+        )
+        .fetch_all(&self.reader)
+        .await
+        .map_err(doing("reading the targets metadata"))
+    }
+
+    /// Forgets snapshots and timestamps that newer ones have replaced, but for the last `keep` of each: a device may
+    /// be in the middle of fetching them.
+    pub async fn forget_online(&self, writing: &mut Writing, keep: u32) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM metadata AS m WHERE role IN ('snapshot', 'timestamp')
+               AND version <= (SELECT max(version) FROM metadata WHERE role = m.role) - ?",
+        )
+        .bind(keep)
+        .execute(&mut **writing)
+        .await
+        .map_err(doing("forgetting old snapshots"))?;
+        Ok(())
     }
 
     /// The root with this digest.

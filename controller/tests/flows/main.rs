@@ -17,3 +17,4 @@ mod publishing;
 mod releases;
 mod rig;
 mod rollouts;
+mod trust;

@@ -229,6 +229,7 @@ async fn a_controller_stops_and_starts_where_it_was() {
         listen: "127.0.0.1:0".parse().unwrap(),
         broker: "mqtts://localhost:9".parse().unwrap(),
         public_url: None,
+        timestamp_hours: 24,
     };
     let now = protocol::time::UnixMs(rig.clock.load(std::sync::atomic::Ordering::SeqCst));
     let clock = controller::clock::Clock::new(move || now);

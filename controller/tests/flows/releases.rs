@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use controller::layout::Layout;
 use data_encoding::BASE64;
 use protocol::{
     digest::Digest,
@@ -10,17 +11,20 @@ use protocol::{
     tuf::{
         document::Document,
         metadata::{Key, Role as TufRole, Root, SPEC_VERSION, Target, Targets},
+        online::OnlineKeys,
     },
 };
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
-const FAR: &str = "2099-01-01T00:00:00Z";
+pub(crate) const FAR: &str = "2099-01-01T00:00:00Z";
 
 /// Three keys a role, two of which must sign.
 pub(crate) struct Signers {
-    root: Arc<Vec<SigningKey>>,
-    targets: Vec<SigningKey>,
+    pub(crate) root: Arc<Vec<SigningKey>>,
+    pub(crate) targets: Vec<SigningKey>,
+    /// The controller's own keys for snapshot and timestamp; without them, nobody's that could sign.
+    pub(crate) online: Option<OnlineKeys>,
 }
 
 /// A release that is ready to be published.
@@ -60,7 +64,13 @@ impl Built {
 impl Signers {
     pub(crate) fn new() -> Self {
         let three = || -> Vec<SigningKey> { (0..3).map(|_| signing_key()).collect() };
-        Self { root: Arc::new(three()), targets: three() }
+        Self { root: Arc::new(three()), targets: three(), online: None }
+    }
+
+    /// Those of a fleet whose root names the keys of this controller.
+    pub(crate) fn of(layout: &Layout) -> Self {
+        let online = std::fs::read(layout.online_keys()).unwrap();
+        Self { online: Some(serde_json::from_slice(&online).unwrap()), ..Self::new() }
     }
 
     /// The first root.
@@ -70,30 +80,48 @@ impl Signers {
 
     /// The same root keys with other targets keys: what the root names after some were lost.
     pub(crate) fn with_new_targets_keys(&self) -> Self {
-        Self { root: Arc::clone(&self.root), targets: Self::new().targets }
+        let online = self.online.clone();
+        Self { root: Arc::clone(&self.root), targets: Self::new().targets, online }
     }
 
     pub(crate) fn root_of_version(&self, version: u64) -> Vec<u8> {
+        self.root_until(version, FAR)
+    }
+
+    /// A root that expires when it is told.
+    pub(crate) fn root_until(&self, version: u64, expires: &str) -> Vec<u8> {
         let ids = |keys: &[SigningKey]| -> Vec<String> {
             keys.iter().map(|key| Key::ed25519(&key.public()).id().unwrap()).collect()
         };
         let role = |keys: &[SigningKey]| TufRole { keyids: ids(keys), threshold: 2 };
-        let keys = self.root.iter().chain(&self.targets).map(|key| {
-            let key = Key::ed25519(&key.public());
-            (key.id().unwrap(), key)
-        });
+        let online_role = |pick: fn(&OnlineKeys) -> &Vec<Key>| match &self.online {
+            Some(online) => TufRole {
+                keyids: pick(online).iter().map(|key| key.id().unwrap()).collect(),
+                threshold: 1,
+            },
+            None => role(&self.targets),
+        };
+        let online =
+            self.online.iter().flat_map(|keys| keys.snapshot.iter().chain(&keys.timestamp));
+        let keys = self
+            .root
+            .iter()
+            .chain(&self.targets)
+            .map(|key| Key::ed25519(&key.public()))
+            .chain(online.cloned())
+            .map(|key| (key.id().unwrap(), key));
         let root = Root {
             kind: "root".into(),
             spec_version: SPEC_VERSION.into(),
             version,
-            expires: FAR.into(),
+            expires: expires.into(),
             consistent_snapshot: true,
             keys: keys.collect(),
             roles: BTreeMap::from([
                 ("root".to_owned(), role(&self.root)),
                 ("targets".to_owned(), role(&self.targets)),
-                ("snapshot".to_owned(), role(&self.targets)),
-                ("timestamp".to_owned(), role(&self.targets)),
+                ("snapshot".to_owned(), online_role(|keys| &keys.snapshot)),
+                ("timestamp".to_owned(), online_role(|keys| &keys.timestamp)),
             ]),
             other: BTreeMap::new(),
         };
@@ -135,9 +163,11 @@ impl Signers {
             ],
         };
         let bytes = manifest.to_bytes().unwrap();
-        let mut listed = BTreeMap::from([(manifest.target_path(&"prod".parse().unwrap()), Target::of(&bytes))]);
+        let mut listed =
+            BTreeMap::from([(manifest.target_path(&"prod".parse().unwrap()), Target::of(&bytes))]);
         for other in earlier {
-            let path = Manifest::parse(&other.manifest).unwrap().target_path(&"prod".parse().unwrap());
+            let path =
+                Manifest::parse(&other.manifest).unwrap().target_path(&"prod".parse().unwrap());
             listed.insert(path, Target::of(&other.manifest));
         }
         let targets = Targets {
@@ -166,7 +196,7 @@ impl Signers {
     }
 }
 
-fn signed(mut document: Document, keys: &[SigningKey]) -> Vec<u8> {
+pub(crate) fn signed(mut document: Document, keys: &[SigningKey]) -> Vec<u8> {
     for key in keys {
         document.sign(key).unwrap();
     }

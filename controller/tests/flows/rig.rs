@@ -66,17 +66,18 @@ impl Prepared {
             listen: "127.0.0.1:0".parse().unwrap(),
             broker: broker.parse().unwrap(),
             public_url: None,
+            timestamp_hours: 24,
         };
         let read = Arc::clone(&clock);
         let clock_ = Clock::new(move || UnixMs(read.load(Ordering::SeqCst)));
         let running = serve::start(&options, clock_).await.unwrap();
         Rig {
+            signers: Signers::of(&self.layout),
             folder: self.folder,
             layout: self.layout,
             clock,
             address: running.address,
             running,
-            signers: Signers::new(),
         }
     }
 }

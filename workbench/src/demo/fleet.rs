@@ -87,6 +87,11 @@ impl Ground {
         self.controller().join("pki").join(name)
     }
 
+    /// The controller's public keys for snapshot and timestamp.
+    pub fn online_keys(&self) -> PathBuf {
+        self.controller().join("online-keys.json")
+    }
+
     /// A log file.
     pub fn log(&self, name: &str) -> PathBuf {
         self.state.join("logs").join(format!("{name}.log"))

@@ -91,7 +91,7 @@ impl Forge {
     pub fn open(
         folder: &Path,
         model: &Path,
-        online: Option<&Path>,
+        online: &Path,
         terminal: Terminal,
         now: UnixMs,
     ) -> Result<Self, ForgeError> {
@@ -102,7 +102,7 @@ impl Forge {
             days: 30,
             root_keys: Vec::new(),
             targets_keys: Vec::new(),
-            online: online.into_iter().map(Path::to_owned).collect(),
+            online: vec![online.to_owned()],
             // The demo's folder goes with the demo.
             protect: ProtectArgs { passphrase_file: None, no_passphrase: true },
         };
@@ -168,6 +168,7 @@ impl Forge {
             models: vec![package.to_owned()],
             out: out.clone(),
             previous: self.targets.clone(),
+            role: "targets".into(),
             days: 30,
             memory_bytes: 256 << 20,
             probation_answers: 8,

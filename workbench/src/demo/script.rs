@@ -11,7 +11,9 @@ use crate::{
             moves_everything, running, waves_in_order,
         },
         releases::{Faq, MODEL},
-        stage::{MACHINES, Stage, StepError, keep, now, roll_out, set_up, start_and_wait},
+        stage::{
+            MACHINES, Stage, StepError, keep, now, publication, roll_out, set_up, start_and_wait,
+        },
         timeline::Timeline,
         traffic::{Target, Traffic},
         wait::{self, Look},
@@ -247,7 +249,7 @@ fn altered_file(stage: &mut Stage, timeline: &mut Timeline) -> Result<(), StepEr
     let package = stage.forge.pack("v3", Faq::V2Revised)?;
     let agent = stage.ground.program("socle-agent");
     let (folder, built) = stage.forge.release(&agent, &package, now())?;
-    publish::publish(&folder, &stage.controller.api, timeline.terminal())?;
+    publish::publish(&publication(&folder), &stage.controller.api, timeline.terminal())?;
     let faq = built.manifest.files.iter().find(|file| file.path.ends_with("faq.jsonl"));
     let victim = faq.ok_or(StepError::Lacks("faq.jsonl"))?.sha256;
     let stored = find(&stage.ground.controller(), &victim.to_string())?

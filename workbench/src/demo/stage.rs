@@ -27,7 +27,7 @@ use crate::{
     release::{
         build::Built,
         folder::ReleaseFolder,
-        publish::{self, PublishError, Sent},
+        publish::{self, PublishArgs, PublishError, Sent},
     },
     terminal::Colour,
 };
@@ -151,7 +151,13 @@ pub fn set_up(
         eavesdropper::listen(&broker, ground.broker_client()?, &ground.state.join("ear.sock"))?;
 
     let since = wait::now();
-    let forge = Forge::open(&ground.state, &args.model, None, *timeline.terminal(), now())?;
+    let forge = Forge::open(
+        &ground.state,
+        &args.model,
+        &ground.online_keys(),
+        *timeline.terminal(),
+        now(),
+    )?;
     controller.api.post_root(&files::read(&forge.root(), files::TEXT_BYTES_MAX)?)?;
     timeline.happened(since, "root made and published", "2 of 3 keys")?;
 
@@ -185,7 +191,7 @@ pub fn roll_out(
 ) -> Result<(Built, Sent, Value), StepError> {
     let since = wait::now();
     let (folder, built): (ReleaseFolder, Built) = stage.forge.release(agent, package, now())?;
-    let sent = publish::publish(&folder, &stage.controller.api, timeline.terminal())?;
+    let sent = publish::publish(&publication(&folder), &stage.controller.api, timeline.terminal())?;
     let detail = format!("{}, {} of {} objects sent", built.digest.short(), sent.objects, sent.all);
     timeline.happened(
         since,
@@ -194,6 +200,16 @@ pub fn roll_out(
     )?;
     let rollout = start_and_wait(stage, timeline, &built)?;
     Ok((built, sent, rollout))
+}
+
+/// All that is published of a release.
+pub fn publication(folder: &ReleaseFolder) -> PublishArgs {
+    PublishArgs {
+        release: folder.path().to_owned(),
+        metadata: Vec::new(),
+        snapshot: None,
+        timestamp: None,
+    }
 }
 
 /// Rolls a published release out, canary first, and waits for the rollout to complete or halt.

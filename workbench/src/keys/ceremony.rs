@@ -230,7 +230,7 @@ fn first_root(roles: &[(&str, &Vec<Member>, u32)], expires: String) -> Result<Ro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::tuf::verify::pinned_root;
+    use protocol::tuf::chain::pinned_root;
 
     fn args(out: &std::path::Path, keys: u32, threshold: u32) -> InitArgs {
         InitArgs {

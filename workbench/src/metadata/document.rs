@@ -11,7 +11,10 @@ use protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::files::{self, Access, FileError};
+use crate::{
+    files::{self, Access, FileError},
+    metadata::signers::{NoSuchRole, Signers},
+};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -48,6 +51,14 @@ pub enum LoadError {
         role: &'static str,
         /// What it says.
         kind: String,
+    },
+    /// A role that the document does not name.
+    #[error("looking for the keys of the role in `{}`", .path.display())]
+    Role {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: NoSuchRole,
     },
     /// A mistake of ours.
     #[error("encoding metadata")]
@@ -88,6 +99,17 @@ fn read_as<T: DeserializeOwned>(
     let content = serde_json::from_value(document.signed.clone())
         .map_err(|source| LoadError::Shape { path: path.to_owned(), role, source })?;
     Ok((document, content))
+}
+
+/// Who signs `role`, as the root or the delegating targets metadata in `path` says.
+pub fn signers(path: &Path, role: &str) -> Result<Signers, LoadError> {
+    let parent = read(path)?;
+    let named = if kind(&parent) == "root" {
+        Signers::of_root(&read_root(path)?.1, role)
+    } else {
+        Signers::of_delegation(&read_targets(path)?.1, role)
+    };
+    named.map_err(|source| LoadError::Role { path: path.to_owned(), source })
 }
 
 /// Writes a document.

@@ -1,7 +1,6 @@
 //! `socle release build`: one folder with everything a release is made of, unsigned.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -13,21 +12,21 @@ use protocol::{
     id::Environment,
     manifest::{Archive, File, Manifest, ManifestError, Policy, Requires, Role, SCHEMA},
     time::UnixMs,
-    tuf::{
-        document::{Document, DocumentError},
-        metadata::{SPEC_VERSION, Target, Targets},
-    },
+    tuf::shape::is_role_name,
 };
 
 use crate::{
     files::{self, Access, FileError},
+    metadata::{
+        document::{self, LoadError},
+        listing::{self, ListingError},
+    },
     release::{
         folder::ReleaseFolder,
         object::{self, Added},
     },
 };
 
-const DAY_MS: u64 = 86_400_000;
 const AGENT_PATH: &str = "bin/socle-agent";
 
 /// Arguments of `socle release build`.
@@ -54,9 +53,12 @@ pub struct BuildArgs {
     /// Folder to make
     #[arg(long)]
     pub out: PathBuf,
-    /// Targets metadata of the release before, whose list this one extends
+    /// Metadata of the role before this release, whose list this one extends
     #[arg(long)]
     pub previous: Option<PathBuf>,
+    /// The role that lists it: targets, or one that is trusted for env/ENV/*
+    #[arg(long, default_value = "targets")]
+    pub role: String,
     /// Days until the metadata must be signed again
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
@@ -101,13 +103,26 @@ pub enum BuildError {
     #[error("writing metadata")]
     Json(#[from] serde_json::Error),
     /// Metadata of the release before.
-    #[error("reading targets metadata of the release before, `{}`", .path.display())]
-    Previous {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: DocumentError,
+    #[error("listing the release")]
+    Listing(#[from] ListingError),
+    /// Metadata that cannot be written.
+    #[error("writing the release's metadata")]
+    Load(#[from] LoadError),
+    /// A counter that devices would refuse.
+    #[error(
+        "counter {got} is not above {newest}, the highest that the metadata before lists: devices would refuse the release; give --counter {}", .newest.saturating_add(1)
+    )]
+    Counter {
+        /// Highest listed.
+        newest: u64,
+        /// Given.
+        got: u64,
     },
+    /// A role that cannot have this name.
+    #[error(
+        "`{0}` is not the name of a role: 1 to 64 of a-z 0-9 . _ -, and not root, snapshot or timestamp"
+    )]
+    Role(String),
 }
 
 /// What was built.
@@ -123,6 +138,15 @@ pub struct Built {
 
 /// Makes the release folder.
 pub fn build(args: &BuildArgs, now: UnixMs) -> Result<Built, BuildError> {
+    if args.role != "targets" && !is_role_name(&args.role) {
+        return Err(BuildError::Role(args.role.clone()));
+    }
+    let mut targets = listing::next(args.previous.as_deref(), now, args.days)?;
+    if let Some(newest) = listing::newest_counter(&targets)
+        && args.counter <= newest
+    {
+        return Err(BuildError::Counter { newest, got: args.counter });
+    }
     let folder = ReleaseFolder::new(&args.out);
     files::make_new_folder(&args.out)?;
     files::make_folder(&folder.objects())?;
@@ -154,38 +178,9 @@ pub fn build(args: &BuildArgs, now: UnixMs) -> Result<Built, BuildError> {
     let bytes = manifest.to_bytes()?;
     files::write(&folder.manifest(), &bytes, Access::All)?;
 
-    let targets = next_targets(args, &manifest, &bytes, now)?;
-    let document = Document::unsigned(&targets)?;
-    files::write(&folder.targets(), &document.to_bytes()?, Access::All)?;
+    listing::list_release(&mut targets, &args.environment, &manifest, &bytes);
+    document::write_unsigned(&folder.document(&args.role), &targets)?;
     Ok(Built { digest: Digest::of(&bytes), manifest, targets_version: targets.version })
-}
-
-fn next_targets(
-    args: &BuildArgs,
-    manifest: &Manifest,
-    bytes: &[u8],
-    now: UnixMs,
-) -> Result<Targets, BuildError> {
-    let before: Option<Targets> = match &args.previous {
-        None => None,
-        Some(path) => {
-            let document = Document::parse("targets", &files::read(path, files::TEXT_BYTES_MAX)?)
-                .map_err(|source| BuildError::Previous { path: path.clone(), source })?;
-            Some(serde_json::from_value(document.signed)?)
-        }
-    };
-    let (version, mut listed) =
-        before.map_or((0, BTreeMap::new()), |targets| (targets.version, targets.targets));
-    listed.insert(manifest.target_path(&args.environment), Target::of(bytes));
-    Ok(Targets {
-        kind: "targets".into(),
-        spec_version: SPEC_VERSION.into(),
-        version: version + 1,
-        expires: now.plus(u64::from(args.days) * DAY_MS).to_rfc3339(),
-        targets: listed,
-        delegations: None,
-        other: BTreeMap::new(),
-    })
 }
 
 fn add_agent(folder: &ReleaseFolder, agent: &Path) -> Result<File, BuildError> {

@@ -1,6 +1,9 @@
 //! `socle release publish`: sends what the controller lacks, then the signed metadata.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use protocol::{
@@ -19,9 +22,18 @@ use crate::{
 /// Arguments of `socle release publish`.
 #[derive(Clone, Debug, Args)]
 pub struct PublishArgs {
-    /// Folder made by `socle release build` and signed
+    /// Folder made by `socle release build` and signed; all metadata in it is published
     #[arg(long)]
     pub release: PathBuf,
+    /// Signed metadata of other roles to publish along, ROLE.json; repeat for several
+    #[arg(long = "metadata", value_name = "FILE")]
+    pub metadata: Vec<PathBuf>,
+    /// Snapshot and timestamp signed by hand, where the root names other keys for them than the controller's
+    #[arg(long, requires = "timestamp", value_name = "FILE")]
+    pub snapshot: Option<PathBuf>,
+    /// See --snapshot
+    #[arg(long, requires = "snapshot", value_name = "FILE")]
+    pub timestamp: Option<PathBuf>,
 }
 
 /// Why nothing was published.
@@ -59,12 +71,13 @@ pub struct Sent {
 
 /// Sends the missing objects and the metadata.
 pub fn publish(
-    folder: &ReleaseFolder,
+    args: &PublishArgs,
     controller: &Controller,
     terminal: &Terminal,
 ) -> Result<Sent, PublishError> {
+    let folder = &ReleaseFolder::new(&args.release);
     let manifest = files::read(&folder.manifest(), files::TEXT_BYTES_MAX)?;
-    let targets = files::read(&folder.targets(), files::TEXT_BYTES_MAX)?;
+    let body = publication(args, folder, &manifest)?;
     let objects = Manifest::parse(&manifest)?.published();
     let mut missing = Vec::new();
     for object in &objects {
@@ -80,7 +93,33 @@ pub fn publish(
         controller.put_object(sha256, Box::new(bar.wrap_read(file)))?;
     }
     bar.finish_and_clear();
-    let body = json!({ "targets": Blob::from(targets), "manifest": Blob::from(manifest) });
     let _answer: Value = controller.post("releases", &body)?;
     Ok(Sent { objects: missing.len() as u64, bytes, all: objects.len() as u64 })
+}
+
+/// What the controller is sent: all metadata of the folder by its role, what was given along, and the manifest.
+fn publication(
+    args: &PublishArgs,
+    folder: &ReleaseFolder,
+    manifest: &[u8],
+) -> Result<Value, PublishError> {
+    let blob =
+        |path: &Path| Ok::<_, FileError>(Blob::from(files::read(path, files::TEXT_BYTES_MAX)?));
+    let mut body = json!({ "manifest": Blob::from(manifest.to_vec()) });
+    let mut roles = Vec::new();
+    for path in folder.documents()?.iter().chain(&args.metadata) {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if stem == "targets" {
+            body["targets"] = json!(blob(path)?);
+        } else {
+            roles.push(json!({ "role": stem, "document": blob(path)? }));
+        }
+    }
+    body["roles"] = Value::Array(roles);
+    for (field, path) in [("snapshot", &args.snapshot), ("timestamp", &args.timestamp)] {
+        if let Some(path) = path {
+            body[field] = json!(blob(path)?);
+        }
+    }
+    Ok(body)
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     metadata::{
         document::{self, LoadError},
-        signers::{NoSuchRole, Signers},
+        signers::Signers,
         signing::{self, SigningError},
         standing::Standing,
     },
@@ -91,9 +91,6 @@ pub enum SignError {
         /// Why not.
         source: SigningError,
     },
-    /// A role that nobody names.
-    #[error("finding the keys of the role")]
-    Role(#[from] NoSuchRole),
     /// A mistake of ours.
     #[error("encoding metadata")]
     Json(#[from] serde_json::Error),
@@ -139,16 +136,8 @@ fn open(args: &RoleArgs) -> Result<(PathBuf, Document, Signers), SignError> {
     if !lists(&targets, &manifest) {
         return Err(SignError::NotListed(folder.manifest()));
     }
-    Ok((path, document, signers(&args.root, &args.role)?))
-}
-
-/// Who signs `role`, as the root or the delegating targets metadata in `path` says.
-pub fn signers(path: &std::path::Path, role: &str) -> Result<Signers, SignError> {
-    let parent = document::read(path)?;
-    if document::kind(&parent) == "root" {
-        return Ok(Signers::of_root(&document::read_root(path)?.1, role)?);
-    }
-    Ok(Signers::of_delegation(&document::read_targets(path)?.1, role)?)
+    let signers = document::signers(&args.root, &args.role)?;
+    Ok((path, document, signers))
 }
 
 /// Whether `targets` lists these bytes.
