@@ -43,6 +43,11 @@ pub(crate) enum Command {
     Check(Stages),
     /// Kills processes at random moments of an update and sees that nothing is lost
     Crash(Crash),
+    /// Boots machines with systemd, and does to the package what machines go through
+    Nspawn(Nspawn),
+    /// What `nspawn` asks a machine with
+    #[command(hide = true)]
+    Load(Load),
     /// Builds the Debian package and prints where it is
     Package(Package),
     /// Measures requests at an agent of a running fleet
@@ -104,6 +109,36 @@ pub(crate) struct Crash {
     /// More options for the harness
     #[arg(last = true, value_name = "OPTION")]
     pub(crate) more: Vec<OsString>,
+}
+
+/// Which scenarios are run.
+#[derive(Args, Debug)]
+pub(crate) struct Nspawn {
+    /// Runs only this scenario, after those it starts from; may be given more than once
+    #[arg(long, value_name = "SCENARIO")]
+    pub(crate) only: Vec<String>,
+    /// Runs the scenarios of the quick form
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) quick: bool,
+    /// Names the scenarios and runs none
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Where the programs lie; they are built if this is not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// A socle-launch for the package; one that is linked statically is built if this is not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) launch: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: Model,
+}
+
+/// Whom to ask.
+#[derive(Args, Debug)]
+pub(crate) struct Load {
+    /// The file that holds the agent's token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: PathBuf,
 }
 
 /// What is packed.

@@ -23,6 +23,7 @@ mod http;
 mod kept;
 mod machine;
 mod model_pins;
+mod nspawn;
 mod package;
 mod packages;
 mod peer;
@@ -85,6 +86,18 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
             let plan = crash::Plan { kills: options.kills, seed: options.seed };
             crash::run(machine, plan, options.model.model.as_deref(), &options.more)
         }
+        Command::Nspawn(options) => {
+            let plan = nspawn::run::Plan {
+                only: &options.only,
+                quick: options.quick,
+                list: options.list,
+                launch: options.launch.as_deref(),
+                bin_dir: options.bin_dir.as_deref(),
+                model: options.model.model.as_deref(),
+            };
+            nspawn::run::run(machine, &plan)
+        }
+        Command::Load(options) => nspawn::load::run(&options.token_file),
         Command::Package(options) => {
             let package = package::Package {
                 bin_dir: options.bin_dir.as_deref(),

@@ -147,7 +147,7 @@ fn source_date(machine: &Machine) -> Result<u64, Failure> {
 }
 
 /// The workspace's version.
-fn version(machine: &Machine) -> Result<String, Failure> {
+pub(crate) fn version(machine: &Machine) -> Result<String, Failure> {
     let path = machine.root.join("Cargo.toml");
     let text = std::fs::read_to_string(&path)
         .map_err(|error| Failure::new(format!("reading `{}`", path.display())).because(error))?;

@@ -89,10 +89,39 @@ const PACKAGES: [Package; 10] = [
     },
 ];
 
+/// What machines with systemd as their first process are made of; see `nspawn`.
+const FOR_MACHINES: [Package; 8] = [
+    Package {
+        name: "systemd-container",
+        why: "boots the machines",
+        sign: Sign::Program("systemd-nspawn"),
+    },
+    Package {
+        name: "mmdebstrap",
+        why: "makes their root file system",
+        sign: Sign::Program("mmdebstrap"),
+    },
+    Package { name: "iproute2", why: "their network", sign: Sign::Program("ip") },
+    Package { name: "e2fsprogs", why: "their disks", sign: Sign::Program("mkfs.ext4") },
+    Package { name: "procps", why: "finds their processes", sign: Sign::Program("pgrep") },
+    Package { name: "util-linux", why: "namespaces", sign: Sign::Program("nsenter") },
+    Package { name: "dpkg-dev", why: "packing", sign: Sign::Program("dpkg-shlibdeps") },
+    Package { name: "mosquitto", why: "their broker", sign: Sign::Program("mosquitto") },
+];
+
 /// Installs what is missing and names it; without the right to, fails and gives the command.
 pub(crate) fn ensure(machine: &Machine) -> Result<String, Failure> {
+    ensure_of(machine, &PACKAGES)
+}
+
+/// The same for [`FOR_MACHINES`].
+pub(crate) fn ensure_for_machines(machine: &Machine) -> Result<String, Failure> {
+    ensure_of(machine, &FOR_MACHINES)
+}
+
+fn ensure_of(machine: &Machine, packages: &[Package]) -> Result<String, Failure> {
     let missing: Vec<&Package> =
-        PACKAGES.iter().filter(|package| !is_met(machine, &package.sign)).collect();
+        packages.iter().filter(|package| !is_met(machine, &package.sign)).collect();
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
     if names.is_empty() {
         return Ok("nothing was missing".to_owned());
