@@ -98,6 +98,9 @@ pub(crate) struct Crash {
     /// Cuts the power of a disk under a real file system instead, this many times; needs root
     #[arg(long, value_name = "STATES", conflicts_with_all = ["kills", "model"])]
     pub(crate) blocks: Option<u32>,
+    /// Besides, has so many disks fail with input/output errors
+    #[arg(long, value_name = "DISKS", requires = "blocks", default_value_t = 0)]
+    pub(crate) faults: u32,
     /// Has that disk ignore flushes, which must then show as losses
     #[arg(long, requires = "blocks")]
     pub(crate) without_fsync: bool,

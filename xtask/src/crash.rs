@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
@@ -21,6 +22,8 @@ pub(crate) struct Plan {
 pub(crate) struct Cuts {
     /// How many disks are looked at, each what a cut left.
     pub(crate) states: u32,
+    /// How many more disks fail with input/output errors during an update.
+    pub(crate) faults: u32,
     /// What the disk does when it is asked to flush.
     pub(crate) flushes: Flushes,
     /// Repeats a run's cuts; the harness draws one and prints it otherwise.
@@ -37,30 +40,18 @@ pub(crate) enum Flushes {
 }
 
 /// What CI runs.
-const QUICK: u32 = 200;
+const QUICK: Cuts = Cuts { states: 200, faults: 40, flushes: Flushes::Done, seed: None };
 /// Without these no machine, however it is run, can serve a disk of its own.
 const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
 
 /// Cuts the power of a disk under a real file system and sees that nothing acknowledged is lost.
 pub(crate) fn blocks(machine: &Machine, cuts: Cuts, more: &[OsString]) -> Result<(), Failure> {
     demo::build(machine)?;
-    let bin_dir = machine.bin_dir();
-    let mut command = machine.command(&bin_dir.join("crash-blocks"));
-    command.stdout(std::process::Stdio::inherit());
-    command.arg("--states").arg(cuts.states.to_string()).arg("--bin-dir").arg(&bin_dir);
-    if let Some(seed) = cuts.seed {
-        command.arg("--seed").arg(seed.to_string());
-    }
-    match cuts.flushes {
-        Flushes::Done => {}
-        Flushes::Ignored => {
-            command.arg("--without-fsync");
-        }
-    }
+    let mut command = harness(machine, cuts);
     match machine.output {
         Output::Person => {}
         Output::Json => {
-            command.arg("--json");
+            command.arg("--json").stdout(std::process::Stdio::inherit());
         }
     }
     shell::run(command.args(more))
@@ -73,10 +64,26 @@ pub(crate) fn blocks_stage(machine: &Machine) -> Result<String, Failure> {
         say::line(&note);
         return Ok(note);
     }
+    let Cuts { states, faults, .. } = QUICK;
+    shell::run(&mut harness(machine, QUICK))
+        .map(|()| format!("{states} power cuts and {faults} failing disks lost nothing"))
+}
+
+fn harness(machine: &Machine, cuts: Cuts) -> Command {
     let bin_dir = machine.bin_dir();
     let mut command = machine.command(&bin_dir.join("crash-blocks"));
-    command.arg("--states").arg(QUICK.to_string()).arg("--bin-dir").arg(&bin_dir);
-    shell::run(&mut command).map(|()| format!("{QUICK} power cuts lost nothing"))
+    command.arg("--states").arg(cuts.states.to_string());
+    command.arg("--faults").arg(cuts.faults.to_string()).arg("--bin-dir").arg(&bin_dir);
+    if let Some(seed) = cuts.seed {
+        command.arg("--seed").arg(seed.to_string());
+    }
+    match cuts.flushes {
+        Flushes::Done => {}
+        Flushes::Ignored => {
+            command.arg("--without-fsync");
+        }
+    }
+    command
 }
 
 /// Kills processes of a running update and sees that nothing is lost.

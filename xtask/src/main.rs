@@ -78,9 +78,9 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
         }
         Command::Test(options) => stage::run_all(machine, test::STAGES, &options.only),
         Command::Check(options) => stage::run_all(machine, &check::STAGES, &options.only),
-        Command::Crash(Crash { blocks: Some(states), seed, without_fsync, more, .. }) => {
+        Command::Crash(Crash { blocks: Some(states), faults, without_fsync, seed, more, .. }) => {
             let flushes = if without_fsync { Flushes::Ignored } else { Flushes::Done };
-            crash::blocks(machine, crash::Cuts { states, flushes, seed }, &more)
+            crash::blocks(machine, crash::Cuts { states, faults, flushes, seed }, &more)
         }
         Command::Crash(options) => {
             let plan = crash::Plan { kills: options.kills, seed: options.seed };

@@ -23,8 +23,9 @@ use crate::{
         disks::Disks,
         log::Shape,
         machine::{Machine, Programs, Seen},
-        mounted::{self, Journal, Mounted},
+        mounted::{self, Mounted},
         orders::Order,
+        place::Place,
     },
     crash::bench::now,
     device::{Device, Wish},
@@ -56,6 +57,8 @@ pub struct History {
     pub device: DeviceId,
     /// Its fleet.
     pub fleet: FleetId,
+    /// A release that comes after those.
+    pub spare: Release,
     /// A release that comes after all others.
     pub next: Release,
 }
@@ -113,20 +116,15 @@ struct Recorder<'a> {
     was_stopped: bool,
 }
 
-/// Lets a machine live on the recorded disk, mounted at `folder`.
-pub fn record(
-    disks: &Mutex<Disks>,
-    folder: &Path,
-    factory: &Path,
-    programs: &Programs,
-    journal: Journal,
-    random: &mut Rng,
-) -> anyhow::Result<History> {
+/// Lets a machine live on the recorded disk.
+pub fn record(place: &Place<'_>, random: &mut Rng) -> anyhow::Result<History> {
+    let Place { disks, factory, programs, .. } = *place;
     let lock = || disks.lock().unwrap_or_else(PoisonError::into_inner);
     lock().order(&Order::Blank { disk: RECORDED })?;
     let file = lock().file(RECORDED);
     mounted::make(&file)?;
-    let mounted = Mounted::new(&file, folder, journal)?;
+    let folder = place.folder.join("recorded");
+    let mounted = Mounted::new(&file, &folder, place.journal)?;
     lock().order(&Order::Record { disk: RECORDED })?;
 
     let keys = FleetKeys::new()?;
@@ -147,12 +145,13 @@ pub fn record(
     recorder.acknowledge("enrolment")?;
     recorder.live(&mut operator)?;
 
-    let next = operator.release(Agent::Same, 2)?;
+    let spare = operator.release(Agent::New, 2)?;
+    let next = operator.release(Agent::New, 2)?;
     let Recorder { machine, steps, .. } = recorder;
     let shape = lock().finish(RECORDED)?;
     mounted.end()?;
     let Device { id, fleet, .. } = machine.device;
-    Ok(History { steps, shape, keys, device: id, fleet, next })
+    Ok(History { steps, shape, keys, device: id, fleet, spare, next })
 }
 
 impl Recorder<'_> {

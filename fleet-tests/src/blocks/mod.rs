@@ -6,8 +6,11 @@
 //! - [`shelf`], [`served`], [`orders`], [`disks`]: disks as FUSE files, served by a process of their own
 //! - [`needs`], [`mounted`], [`ended`]: the machine, file systems, and programs that end
 //! - [`course`], [`machine`], [`history`]: an update's moves, the device that makes them, what is recorded
-//! - [`recovery`], [`sweep`]: what must hold after a cut, and many cuts
+//! - [`recovery`], [`sweep`], [`parallel`]: what must hold after a cut, and many cuts at a time
+//! - [`trouble`]: a disk that fails in the middle of an update
+//! - [`campaign`], [`place`]: a whole run, and where it takes place
 
+pub mod campaign;
 pub mod course;
 pub mod cuts;
 pub mod disks;
@@ -19,7 +22,10 @@ pub mod machine;
 pub mod mounted;
 pub mod needs;
 pub mod orders;
+pub mod parallel;
+pub mod place;
 pub mod recovery;
 pub mod served;
 pub mod shelf;
 pub mod sweep;
+pub mod trouble;

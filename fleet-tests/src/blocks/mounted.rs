@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::blocks::{
     ended::{run, well},
@@ -36,6 +36,16 @@ pub struct Mounted {
 /// Makes a file system on `disk`.
 pub fn make(disk: &Path) -> anyhow::Result<()> {
     well(command("mkfs.ext4").args(MAKE).arg(disk), "mkfs.ext4").map(|_| ())
+}
+
+/// What a machine does before it mounts a file system that was in trouble.
+pub fn check(disk: &Path) -> anyhow::Result<()> {
+    let ended = run(command("e2fsck").arg("-p").arg(disk), "e2fsck")?;
+    // 1 and 2: it found faults and corrected them.
+    match ended.status.code() {
+        Some(0..=2) => Ok(()),
+        Some(_) | None => bail!("e2fsck ended with {}: {}", ended.status, ended.out.trim()),
+    }
 }
 
 impl Mounted {

@@ -18,11 +18,12 @@ const DEVICES: [(&str, &str); 2] = [
     ("/dev/fuse", "load the kernel module `fuse`; in a container pass `--device /dev/fuse`"),
     ("/dev/loop-control", "load the kernel module `loop`; in a container run it privileged"),
 ];
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("unshare", "util-linux"),
     ("mount", "mount"),
     ("umount", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
 ];
 /// Empty folders of every distribution that may be hidden: what is mounted there is seen by us alone.
 const FOLDERS: [&str; 3] = ["/media", "/mnt", "/srv"];

@@ -52,8 +52,17 @@ pub fn recover(machine: &mut Machine, history: &History, at: usize) -> Result<Wh
         return Err(Broken { how: How::Stuck, why: anyhow!("the history is empty") });
     };
     kept(machine, &bounds)?;
-    let which = starts(machine, &bounds).map_err(|why| Broken { how: How::Unstartable, why })?;
-    goes_on(machine, history, &bounds).map_err(|why| Broken { how: How::Stuck, why })?;
+    rise(machine, history, &bounds)
+}
+
+/// Starts `machine`, lets it finish what it has begun, and gives it the next release.
+pub fn rise(
+    machine: &mut Machine,
+    history: &History,
+    bounds: &Bounds<'_>,
+) -> Result<Which, Broken> {
+    let which = starts(machine, bounds).map_err(|why| Broken { how: How::Unstartable, why })?;
+    goes_on(machine, history, bounds).map_err(|why| Broken { how: How::Stuck, why })?;
     Ok(which)
 }
 

@@ -1,24 +1,17 @@
 //! One recorded history and many power cuts in it, a few at a time, each on a disk of its own.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{path::PathBuf, sync::PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::blocks::{
-    disks::Disks,
     history::{History, RECORDED},
     log::{Cache, Cut, Fate},
-    machine::Programs,
-    mounted::{Journal, Mounted},
+    mounted::Mounted,
     orders::Order,
+    parallel::each,
+    place::Place,
     recovery::{Broken, How, Which, recover},
 };
 
@@ -52,25 +45,6 @@ pub struct Tally {
     pub stuck: usize,
     /// The first failures.
     pub told: Vec<String>,
-}
-
-/// Where the cuts are tried.
-#[derive(Debug)]
-pub struct Place<'a> {
-    /// The process that serves the disks.
-    pub disks: &'a Mutex<Disks>,
-    /// Below it each disk is mounted.
-    pub folder: &'a Path,
-    /// The factory slot.
-    pub factory: &'a Path,
-    /// The programs.
-    pub programs: &'a Programs,
-    /// How the file systems are mounted.
-    pub journal: Journal,
-    /// How many disks are used at a time.
-    pub workers: usize,
-    /// Where disks are kept that a failure was seen on; they are not kept when there is none.
-    pub keep: Option<PathBuf>,
 }
 
 impl Tally {
@@ -118,28 +92,17 @@ pub fn sweep(
     cuts: &[Cut],
     progress: impl Fn(usize) + Sync,
 ) -> anyhow::Result<Tally> {
-    let (next, tally) = (AtomicUsize::new(0), Mutex::new(Tally::default()));
-    let work = |worker: usize| -> anyhow::Result<()> {
-        while let Some(cut) = cuts.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let outcome = one(place, history, worker, *cut)?;
-            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tally = Tally::default();
+    each(
+        place.workers,
+        cuts,
+        |worker, cut| one(place, history, worker, *cut),
+        |cut, outcome| {
             outcome.tell(history, *cut, &mut tally);
             progress(tally.states);
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> =
-            (1..=place.workers).map(|worker| scope.spawn(move || work(worker))).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(ended) => ended?,
-                Err(_) => bail!("a worker panicked"),
-            }
-        }
-        Ok(())
-    })?;
-    Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+        },
+    )?;
+    Ok(tally)
 }
 
 /// What one cut led to.
