@@ -1,14 +1,17 @@
 //! `socle-agent worker`: takes the socket it was started by and serves the models of its slot until it is told to end.
 
-use std::{num::NonZeroUsize, path::PathBuf, thread};
+use std::{io, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use engine::worker::serve::{self, ServeError, WorkerConfig};
 use protocol::digest::Digest;
+use sd_notify::NotifyState;
 
 use crate::sockets::{PassedSockets, SocketError, WORKER};
 
 /// Most threads that compute, however many processors there are.
 const THREADS_MAX: usize = 8;
+/// Longest pause between two words to the watchdog.
+const FEED_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the worker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,9 @@ pub enum WorkerError {
          `socle-agent run --single`"
     )]
     NoSocket,
+    /// The watchdog.
+    #[error("starting the thread that feeds the watchdog")]
+    Watchdog(#[source] io::Error),
     /// The engine.
     #[error("serving the models of `{}`", slot_dir.display())]
     Serve {
@@ -45,7 +51,23 @@ pub fn run(
     let threads = thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| {
         cores.min(NonZeroUsize::new(THREADS_MAX).unwrap_or(NonZeroUsize::MIN))
     });
+    feed_watchdog().map_err(WorkerError::Watchdog)?;
     tracing::info!(slot_dir = %slot_dir.display(), threads, "worker serves");
     let config = WorkerConfig { release, threads, ..WorkerConfig::new(slot_dir.clone(), listener) };
     serve::run(config).map_err(|source| WorkerError::Serve { slot_dir, source })
+}
+
+/// Tells the service manager, where it wants to know, that this process as a whole still runs. The engine itself sees a
+/// compute thread that hangs; what it cannot see is that none of its threads runs any more.
+fn feed_watchdog() -> io::Result<()> {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return Ok(()) };
+    let feed = move || {
+        loop {
+            if let Err(reason) = sd_notify::notify(&[NotifyState::Watchdog]) {
+                tracing::warn!(%reason, "the watchdog is not fed");
+            }
+            thread::sleep(Duration::min(limit / 3, FEED_EVERY));
+        }
+    };
+    thread::Builder::new().name("watchdog".into()).spawn(feed).map(drop)
 }
