@@ -369,7 +369,8 @@ mod tests {
             change(&mut written);
             ChunkIndex::read(&cbor::encode(&written).unwrap(), lengths).unwrap_err().to_string()
         };
-        let cases: [(fn(&mut Written), &str); 10] = [
+        type Change = fn(&mut Written);
+        let cases: [(Change, &str); 10] = [
             (|w| w.schema = 2, "schema 2"),
             (|w| w.cut.max = u32::MAX, "sizes that are not taken"),
             (|w| w.cut.average = 3 * 4096, "sizes that are not taken"),
