@@ -1,8 +1,13 @@
 //! Listening sockets that the service manager or the supervisor passed to this process (`LISTEN_FDS`, by name).
 
-use std::{env, io, net::TcpListener, os::unix::net::UnixListener};
+use std::{
+    env, io,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+};
 
 use listenfd::ListenFd;
+use rustix::net::{AddressFamily, SocketType};
 
 /// The local API over TCP.
 pub const API_TCP: &str = "api-tcp";
@@ -10,10 +15,14 @@ pub const API_TCP: &str = "api-tcp";
 pub const API_UNIX: &str = "api-unix";
 /// A worker's socket.
 pub const WORKER: &str = "worker";
+/// The end into which open connections are left to the next gateway.
+pub const BEQUEST_LEAVE: &str = "bequest-leave";
+/// The end from which those of the last gateway are taken.
+pub const BEQUEST_TAKE: &str = "bequest-take";
 
 /// A passed socket that is not what its name says.
 #[derive(Debug, thiserror::Error)]
-#[error("socket `{name}` that was passed in is not a listening {kind} socket")]
+#[error("socket `{name}` that was passed in is not a {kind} socket")]
 pub struct SocketError {
     name: &'static str,
     kind: &'static str,
@@ -44,7 +53,7 @@ impl PassedSockets {
     /// # Errors
     /// It is another kind of socket.
     pub fn tcp(&mut self, name: &'static str) -> Result<Option<TcpListener>, SocketError> {
-        let wrong = |source| SocketError { name, kind: "TCP", source };
+        let wrong = |source| SocketError { name, kind: "listening TCP", source };
         match self.at(name) {
             Some(at) => self.fds.take_tcp_listener(at).map_err(wrong),
             None => Ok(None),
@@ -56,11 +65,24 @@ impl PassedSockets {
     /// # Errors
     /// It is another kind of socket.
     pub fn unix(&mut self, name: &'static str) -> Result<Option<UnixListener>, SocketError> {
-        let wrong = |source| SocketError { name, kind: "Unix", source };
+        let wrong = |source| SocketError { name, kind: "listening Unix", source };
         match self.at(name) {
             Some(at) => self.fds.take_unix_listener(at).map_err(wrong),
             None => Ok(None),
         }
+    }
+
+    /// The connected socket for packets called `name`, if one was passed.
+    ///
+    /// # Errors
+    /// It is another kind of socket.
+    pub fn packets(&mut self, name: &'static str) -> Result<Option<OwnedFd>, SocketError> {
+        const KIND: &str = "Unix SOCK_SEQPACKET";
+        let wrong = |source| SocketError { name, kind: KIND, source };
+        let Some(at) = self.at(name) else { return Ok(None) };
+        let family = i32::from(AddressFamily::UNIX.as_raw());
+        let kind = i32::try_from(SocketType::SEQPACKET.as_raw()).unwrap_or_default();
+        self.fds.take_custom(at, family, kind, KIND).map_err(wrong)
     }
 
     fn at(&self, name: &str) -> Option<usize> {

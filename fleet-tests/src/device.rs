@@ -8,8 +8,8 @@ use protocol::{
     cbor,
     command::{Desired, Signable as _},
     digest::Digest,
-    enrol::Enrolled,
-    handover::{Gate, Outcome, Request, Verdict},
+    enrol::{Authority, Enrolled},
+    handover::{Gate, Outcome, Request, RoleDocument, Verdict},
     id::{DeviceId, FleetId},
     key::SigningKey,
     time::UnixMs,
@@ -20,7 +20,7 @@ use slots::{
     disk::{self, Disk as _, RealDisk},
     launch::Factory,
     layout::StateDir,
-    record,
+    record, trust,
 };
 
 use crate::{
@@ -72,7 +72,7 @@ impl Device {
         };
         disk::replace(&RealDisk, &dir.identity().join("device.key.pk8"), &pkcs8)?;
         disk::replace(&RealDisk, &dir.fleet(), &serde_json::to_vec(&enrolled)?)?;
-        disk::replace(&RealDisk, &dir.trusted_root(), &root)?;
+        trust::enrol(&RealDisk, &dir, &root, &Authority::from(&enrolled))?;
         Ok(Self { dir, id, fleet, sequence: 0 })
     }
 
@@ -101,8 +101,14 @@ impl Device {
         Ok(Request {
             desired: Blob::from(desired.signed_by(&keys.controller)?),
             roots: vec![],
-            targets: Blob::from(release.targets.clone()),
+            timestamp: Blob::from(release.listing.timestamp.clone()),
+            snapshot: Blob::from(release.listing.snapshot.clone()),
+            targets: vec![RoleDocument {
+                role: "targets".into(),
+                document: Blob::from(release.targets.clone()),
+            }],
             manifest: Blob::from(release.manifest_bytes.clone()),
+            permit: None,
         })
     }
 

@@ -8,7 +8,7 @@ use protocol::{
     manifest::{Archive, File, Manifest, Policy, Requires, Role, SCHEMA},
 };
 
-use crate::signing::FleetKeys;
+use crate::signing::{FleetKeys, Listing};
 
 /// A signed release with all that travels.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Release {
     pub manifest_bytes: Vec<u8>,
     /// The targets metadata that lists it.
     pub targets: Vec<u8>,
+    /// What the controller signs about it.
+    pub listing: Listing,
     /// What travels, by digest.
     pub objects: BTreeMap<Digest, Vec<u8>>,
 }
@@ -108,7 +110,8 @@ pub fn build(keys: &FleetKeys, recipe: Recipe) -> anyhow::Result<Release> {
     let manifest_bytes = manifest.to_bytes()?;
     let targets =
         keys.targets(counter, &manifest.target_path(&"prod".parse()?), &manifest_bytes, signers)?;
-    Ok(Release { manifest, manifest_bytes, targets, objects })
+    let listing = keys.listing(counter, &targets)?;
+    Ok(Release { manifest, manifest_bytes, targets, listing, objects })
 }
 
 impl Release {

@@ -1,4 +1,5 @@
-//! The keys of a fleet: a root and a targets role of three keys each, of which two must sign, and a controller.
+//! The keys of a fleet: a root and a targets role of three keys each, of which two must sign, and a controller with its
+//! key for snapshots and timestamps.
 
 use anyhow::Context as _;
 use protocol::{
@@ -6,7 +7,7 @@ use protocol::{
     time::UnixMs,
     tuf::{
         document::Document,
-        metadata::{Key, Role, Root, SPEC_VERSION, Target, Targets},
+        metadata::{Key, Meta, Role, Root, SPEC_VERSION, Snapshot, Target, Targets, Timestamp},
     },
 };
 use ring::rand::SystemRandom;
@@ -23,6 +24,17 @@ pub struct FleetKeys {
     pub targets: Vec<SigningKey>,
     /// The controller's key.
     pub controller: SigningKey,
+    /// Signs snapshots and timestamps.
+    pub online: SigningKey,
+}
+
+/// What the controller signs about targets metadata.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Timestamp metadata.
+    pub timestamp: Vec<u8>,
+    /// Snapshot metadata.
+    pub snapshot: Vec<u8>,
 }
 
 /// A new key.
@@ -35,13 +47,13 @@ impl FleetKeys {
     /// New keys.
     pub fn new() -> anyhow::Result<Self> {
         let three = || (0..3).map(|_| new_key()).collect::<anyhow::Result<Vec<_>>>();
-        Ok(Self { root: three()?, targets: three()?, controller: new_key()? })
+        Ok(Self { root: three()?, targets: three()?, controller: new_key()?, online: new_key()? })
     }
 
     /// Root metadata of `version`, signed by two of its own keys.
     pub fn root(&self, version: u64) -> anyhow::Result<Vec<u8>> {
         let mut keys = std::collections::BTreeMap::new();
-        let mut role = |signers: &[SigningKey]| -> anyhow::Result<Role> {
+        let mut role = |signers: &[SigningKey], threshold| -> anyhow::Result<Role> {
             let mut keyids = Vec::new();
             for signer in signers {
                 let key = Key::ed25519(&signer.public());
@@ -49,10 +61,15 @@ impl FleetKeys {
                 keys.insert(id.clone(), key);
                 keyids.push(id);
             }
-            Ok(Role { keyids, threshold: 2 })
+            Ok(Role { keyids, threshold })
         };
-        let roles =
-            [("root".to_owned(), role(&self.root)?), ("targets".to_owned(), role(&self.targets)?)];
+        let online = std::slice::from_ref(&self.online);
+        let roles = [
+            ("root".to_owned(), role(&self.root, 2)?),
+            ("targets".to_owned(), role(&self.targets, 2)?),
+            ("snapshot".to_owned(), role(online, 1)?),
+            ("timestamp".to_owned(), role(online, 1)?),
+        ];
         let root = Root {
             kind: "root".into(),
             spec_version: SPEC_VERSION.into(),
@@ -84,6 +101,15 @@ impl FleetKeys {
             other: std::collections::BTreeMap::new(),
         };
         signed(&targets, self.targets.iter().take(signers))
+    }
+
+    /// Snapshot and timestamp metadata of `version` that list `targets` of the same version.
+    pub fn listing(&self, version: u64, targets: &[u8]) -> anyhow::Result<Listing> {
+        let expires = EXPIRES.to_rfc3339();
+        let roles = [("targets".to_owned(), Meta::of(version, targets))];
+        let snapshot = signed(&Snapshot::of(version, expires.clone(), roles), [&self.online])?;
+        let timestamp = Timestamp::of(version, expires, Meta::of(version, &snapshot));
+        Ok(Listing { timestamp: signed(&timestamp, [&self.online])?, snapshot })
     }
 }
 

@@ -78,6 +78,31 @@ impl FromStr for EnrolToken {
     }
 }
 
+/// Whom a device obeys and where it belongs: `trust/authority.json`, JSON. Written at enrolment, read by the updater.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// Itself.
+    pub device: DeviceId,
+    /// Its environment.
+    pub environment: Environment,
+    /// Keys whose commands count.
+    pub controller_keys: Vec<PublicKey>,
+}
+
+impl From<&Enrolled> for Authority {
+    fn from(enrolled: &Enrolled) -> Self {
+        Self {
+            fleet: enrolled.fleet.clone(),
+            device: enrolled.device,
+            environment: enrolled.environment.clone(),
+            controller_keys: enrolled.controller_keys.clone(),
+        }
+    }
+}
+
 /// Body of `POST /enrol/v1`, JSON.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{blob::Blob, digest::Digest, time::UnixMs};
 
+/// Largest request, in bytes. A gateway whose documents are larger together refuses the release.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// `staging/request.cbor`: a release whose objects lie complete under `staging/objects/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,10 +18,26 @@ pub struct Request {
     pub desired: Blob,
     /// Root metadata newer than the trusted one, oldest first, as received.
     pub roots: Vec<Blob>,
-    /// Targets metadata, as received.
-    pub targets: Blob,
+    /// Timestamp metadata, as received.
+    pub timestamp: Blob,
+    /// Snapshot metadata, as received.
+    pub snapshot: Blob,
+    /// Targets metadata of every role that the walks need, as received; `targets` first.
+    pub targets: Vec<RoleDocument>,
     /// The manifest, as received.
     pub manifest: Blob,
+    /// The permit to go back that the assignment names, if it names one, as received.
+    pub permit: Option<Blob>,
+}
+
+/// A targets role's metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleDocument {
+    /// `targets`, or the name of a delegated role.
+    pub role: String,
+    /// Its metadata.
+    pub document: Blob,
 }
 
 /// `staging/verdict.cbor`: what the gateway saw at one gate.

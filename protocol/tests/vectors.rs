@@ -18,7 +18,7 @@ use protocol::{
     command::{Command, Desired, Halt, SealKey, Signable},
     digest::Digest,
     enrol::EnrolToken,
-    handover::{Gate, Outcome, Request, Verdict},
+    handover::{Gate, Outcome, Request, RoleDocument, Verdict},
     id::{DeviceId, Slot},
     key::{PublicKey, SigningKey},
     report::{Body, DeviceState, Event, EventKind, Installed, Presence, Report, Vitals},
@@ -129,8 +129,14 @@ fn deterministic() -> BTreeMap<&'static str, Vec<u8>> {
     let request = Request {
         desired: Blob::from(vec![1]),
         roots: vec![],
-        targets: Blob::from(b"{}".to_vec()),
+        timestamp: Blob::from(b"{}".to_vec()),
+        snapshot: Blob::from(b"{}".to_vec()),
+        targets: vec![RoleDocument {
+            role: "targets".into(),
+            document: Blob::from(b"{}".to_vec()),
+        }],
         manifest: Blob::from(b"{}".to_vec()),
+        permit: None,
     };
     let token = EnrolToken {
         id: Blob::from(vec![9; 8]),

@@ -1,6 +1,6 @@
 //! Everything a device remembers about its slots: one value, stored whole in the boot record.
 
-use protocol::{digest::Digest, report::EventKind, time::UnixMs, tuf::early::Floor};
+use protocol::{digest::Digest, report::EventKind, time::UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -103,11 +103,6 @@ impl BootRecord {
     /// The last thing that happened.
     pub fn last(&self) -> Option<&Happening> {
         self.history.last()
-    }
-
-    /// What a device never goes below.
-    pub const fn floor(&self) -> Floor {
-        Floor { targets_version: 0, counter: self.counter_floor }
     }
 
     /// The time to believe: the clock, unless something newer was signed.

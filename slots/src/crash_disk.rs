@@ -2,8 +2,8 @@
 //!
 //! Every effect of an operation (a name appearing, 512 bytes of content, a length, permission bits) is durable only
 //! after the sync that covers it. A power cut keeps any subset of the others. That is weaker than any real file system
-//! promises, so what holds here holds there. What a sync that failed should have covered is never made durable by a
-//! later one, as on Linux, where the page cache takes such pages for clean.
+//! promises, so what holds here holds there. Content that a sync failed to write is never made durable by a later one, as
+//! on Linux, where the page cache takes such pages for clean.
 
 use std::{
     cell::RefCell,
@@ -16,16 +16,11 @@ use std::{
 use protocol::digest::Digest;
 
 use crate::{
-    crash_tree::{Body, Change, Node, SECTOR_BYTES, Tree},
+    crash_tree::{Body, Change, Node, SECTOR_BYTES, Tree, label, subsets},
     disk::Disk,
     executable::{self, Executables},
     verify::{self, SlotError},
 };
-
-/// Up to this many undurable effects, every subset is a state after the cut; above, a selection.
-const EXHAUSTIVE: usize = 8;
-/// Random subsets in a selection.
-const DRAWN: usize = 24;
 
 /// A modelled disk.
 #[derive(Debug, Default)]
@@ -63,6 +58,7 @@ struct Inner {
     touches: usize,
     cut_after: Option<usize>,
     lie: Option<String>,
+    last: String,
     synced: BTreeSet<String>,
     fault: Option<Planned>,
     capacity_bytes: Option<u64>,
@@ -161,11 +157,33 @@ impl CrashDisk {
         self.inner.borrow().synced.clone()
     }
 
+    /// Forgets the labels so far.
+    pub fn forget_synced(&self) {
+        self.inner.borrow_mut().synced.clear();
+    }
+
     /// The same disk, independent of this one, with power and without faults.
     pub fn copy(&self) -> Self {
-        let mut inner = self.inner.borrow().clone();
-        (inner.cut_after, inner.fault) = (None, None);
-        Self { inner: RefCell::new(inner) }
+        let copy = self.twin();
+        copy.inner.borrow_mut().cut_after = None;
+        copy.heal();
+        copy
+    }
+
+    /// The same disk, independent of this one, in the same trouble.
+    pub fn twin(&self) -> Self {
+        Self { inner: RefCell::new(self.inner.borrow().clone()) }
+    }
+
+    /// Destroys what a file holds, at once and for good, as a defect of the medium does.
+    pub fn destroy(&self, path: &Path) {
+        let mut inner = self.inner.borrow_mut();
+        let Ok(file) = inner.file(path) else { return };
+        inner.pending.retain(|pending| !pending.change.is_of_file(file));
+        let length = inner.seen.files.get(&file).map_or(0, |body| body.bytes.len());
+        let body = Body { bytes: Arc::new(vec![0x5a; length]), mode: 0o600 };
+        inner.seen.files.insert(file, body.clone());
+        inner.durable.files.insert(file, body);
     }
 
     /// The same for two disks that hold the same, durable or not.
@@ -215,29 +233,6 @@ impl CrashDisk {
             None => operation(inner),
         })
     }
-}
-
-/// Which of `n` effects survive: every subset of few; of many, every prefix, each one alone, all but each, and drawn ones.
-fn subsets(n: usize, seed: u64) -> Vec<Vec<bool>> {
-    let of = |chosen: &dyn Fn(usize) -> bool| (0..n).map(chosen).collect::<Vec<bool>>();
-    if n <= EXHAUSTIVE {
-        return (0..1_usize << n).map(|mask| of(&|i| mask >> i & 1 == 1)).collect();
-    }
-    let mut masks: Vec<Vec<bool>> = (0..=n).map(|end| of(&|i| i < end)).collect();
-    masks.extend((0..n).map(|only| of(&|i| i == only)));
-    masks.extend((0..n).map(|but| of(&|i| i != but)));
-    let mut random = seed | 1;
-    masks.extend((0..DRAWN).map(|_| {
-        (0..n)
-            .map(|_| {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                random & 1 == 1
-            })
-            .collect()
-    }));
-    masks
 }
 
 fn device() -> io::Error {
@@ -337,6 +332,7 @@ impl Inner {
 
     fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.parent_exists(path)?;
+        self.last = label("write", path);
         let file = match self.file(path) {
             Ok(file) => {
                 self.change(Change::Length { file, length: 0 });
@@ -360,9 +356,17 @@ impl Inner {
         fault: Option<Fault>,
         covered: impl Fn(&Change) -> bool,
     ) -> io::Result<()> {
-        let label = label(what, path);
+        let mut label = label(what, path);
+        if label.ends_with(" slots/*") {
+            // One folder, synced for one reason and another.
+            label = format!("{label} after {}", self.last);
+        }
         if let Some(fault) = fault {
-            for pending in self.pending.iter_mut().filter(|pending| covered(&pending.change)) {
+            // Names are in the journal of the file system: it aborts, or they are written the next time.
+            let content = |change: &Change| {
+                covered(change) && !matches!(change, Change::Name { .. } | Change::Rename { .. })
+            };
+            for pending in self.pending.iter_mut().filter(|pending| content(&pending.change)) {
                 pending.doomed = true;
             }
             return Err(error_of(fault));
@@ -402,24 +406,6 @@ impl Inner {
             self.seen.files.insert(file, body.clone());
         }
     }
-}
-
-/// `sync_dir slots/*/release`: what was done, to which path, without slot, digest and version.
-fn label(what: &str, path: &Path) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for word in path.iter().skip(2).map(|word| word.to_string_lossy()) {
-        let hex = |text: &str| text.len() >= 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let object = hex(&word) && words.iter().any(|word| word == "store" || word == "objects");
-        let slot = matches!(&*word, "a" | "b") && words.last().is_some_and(|word| word == "slots");
-        let version = word.split_once('.').filter(|(n, _)| n.bytes().all(|b| b.is_ascii_digit()));
-        words.push(match version {
-            Some((_, rest)) => format!("N.{rest}"),
-            None if object || slot => "*".to_owned(),
-            None => word.into_owned(),
-        });
-    }
-    let path = if words.is_empty() { ".".to_owned() } else { words.join("/") };
-    format!("{what} {path}")
 }
 
 impl Disk for CrashDisk {
@@ -546,6 +532,7 @@ impl Disk for CrashDisk {
             inner.parent_exists(to)?;
             let node = Node::File(inner.file(from)?);
             inner.change(Change::Rename { from: from.into(), to: to.into(), node });
+            inner.last = label("rename", to);
             Ok(())
         })
     }
@@ -563,6 +550,7 @@ impl Disk for CrashDisk {
         self.simple(Kind::Free, |inner| {
             if inner.seen.names.contains_key(path) {
                 inner.change(Change::Name { path: path.into(), node: None });
+                inner.last = label("remove", path);
             }
             Ok(())
         })

@@ -10,6 +10,11 @@ use std::{
 /// Content is lost or kept in pieces of this size, as by a disk that tears a larger write.
 pub(crate) const SECTOR_BYTES: usize = 512;
 
+/// Up to this many undurable effects, every subset is a state after the cut; above, a selection.
+const EXHAUSTIVE: usize = 8;
+/// Random subsets in a selection.
+const DRAWN: usize = 24;
+
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -226,5 +231,49 @@ fn file_of(node: &Node) -> Option<u64> {
     match node {
         Node::File(file) => Some(*file),
         Node::Folder => None,
+    }
+}
+
+/// Which of `n` effects survive: every subset of few; of many, every prefix, each one alone, all but each, and drawn ones.
+pub(crate) fn subsets(n: usize, seed: u64) -> Vec<Vec<bool>> {
+    let of = |chosen: &dyn Fn(usize) -> bool| (0..n).map(chosen).collect::<Vec<bool>>();
+    if n <= EXHAUSTIVE {
+        return (0..1_usize << n).map(|mask| of(&|i| mask >> i & 1 == 1)).collect();
+    }
+    let mut masks: Vec<Vec<bool>> = (0..=n).map(|end| of(&|i| i < end)).collect();
+    masks.extend((0..n).map(|only| of(&|i| i == only)));
+    masks.extend((0..n).map(|but| of(&|i| i != but)));
+    let mut random = seed | 1;
+    masks.extend((0..DRAWN).map(|_| {
+        (0..n)
+            .map(|_| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random & 1 == 1
+            })
+            .collect()
+    }));
+    masks
+}
+
+/// `sync_dir slots/*/release`: what was done, to which path, without slot, digest and version.
+pub(crate) fn label(what: &str, path: &Path) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in path.iter().skip(2).map(|word| word.to_string_lossy()) {
+        let hex = |text: &str| text.len() >= 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let object = hex(&word) && words.iter().any(|word| word == "store" || word == "objects");
+        let slot = matches!(&*word, "a" | "b") && words.last().is_some_and(|word| word == "slots");
+        let version = word.split_once('.').filter(|(n, _)| n.bytes().all(|b| b.is_ascii_digit()));
+        words.push(match version {
+            Some((_, rest)) => format!("N.{rest}"),
+            None if object || slot => "*".to_owned(),
+            None => word.into_owned(),
+        });
+    }
+    match path.parent() {
+        None => format!("{what} the root"),
+        Some(_) if words.is_empty() => format!("{what} the state folder"),
+        Some(_) => format!("{what} {}", words.join("/")),
     }
 }

@@ -3,11 +3,16 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
-use rustix::fs::{Advice, fadvise};
+use rustix::{
+    fs::{Advice, OFlags, fadvise},
+    io::Errno,
+};
+
+use crate::copying;
 
 /// A file system, as far as this product needs one.
 ///
@@ -48,6 +53,19 @@ pub trait Disk {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Sets the permission bits of a file.
     fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
+    /// Makes `to` a file of its own with the content of the regular file `from`, sharing its blocks until one of them is
+    /// written. False, and no file, where the file system cannot do that.
+    fn reflink(&self, _from: &Path, _to: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+    /// Makes `to` a file of its own with the content of `from`: blocks are shared where that is possible.
+    fn clone_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.reflink(from, to)? {
+            return Ok(());
+        }
+        let mut content = self.open(from)?;
+        self.write(to, &mut content).map(drop)
+    }
 }
 
 /// Replaces `path` by `content`: after a power cut it holds the old or the new content, never a part.
@@ -124,7 +142,7 @@ impl Disk for RealDisk {
     }
 
     fn write(&self, path: &Path, content: &mut dyn Read) -> io::Result<u64> {
-        io::copy(content, &mut File::create(path)?)
+        copying::fill(&File::create(path)?, content)
     }
 
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -174,6 +192,34 @@ impl Disk for RealDisk {
 
     fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+
+    fn reflink(&self, from: &Path, to: &Path) -> io::Result<bool> {
+        let source = open_regular(from)?;
+        let cloned = rustix::fs::ioctl_ficlone(File::create(to)?, &source);
+        match cloned {
+            Ok(()) => Ok(true),
+            Err(
+                Errno::OPNOTSUPP
+                | Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOTTY
+                | Errno::NOSYS
+                | Errno::PERM,
+            ) => fs::remove_file(to).map(|()| false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Opens a file that another user may have put there: never through a link, never something that one waits for.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
     }
 }
 

@@ -1,11 +1,17 @@
 //! A slot from a manifest and the store: cleared, filled, made durable, and, once committed, stamped.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
 
-use protocol::{digest::Digest, id::Slot, manifest::Manifest};
+use protocol::{
+    digest::Digest,
+    id::Slot,
+    manifest::Manifest,
+    tuf::{shape::is_role_name, walk::RoleBytes},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -25,10 +31,10 @@ const MANIFEST_BYTES_MAX: u64 = protocol::cbor::DOCUMENT_BYTES_MAX as u64;
 pub struct Documents<'a> {
     /// The manifest.
     pub manifest: &'a [u8],
-    /// The targets metadata that lists it.
-    pub targets: &'a [u8],
-    /// Roots newer than the trusted one, with their versions, in order.
-    pub roots: &'a [(u64, Vec<u8>)],
+    /// Targets metadata that proves it, by role: `targets` first.
+    pub roles: &'a [RoleBytes],
+    /// The root under which it was verified, with its version.
+    pub root: (u64, &'a [u8]),
 }
 
 /// Why a slot is not filled or stamped.
@@ -60,9 +66,9 @@ pub enum InstallError {
         /// Why.
         source: Box<SlotError>,
     },
-    /// The slot's roots do not lead anywhere.
-    #[error("adopting the newest root")]
-    Root(#[source] Box<SlotError>),
+    /// A document whose role cannot be a file's name.
+    #[error("`{0}` is not the name of a role; have the release signed by roles with plain names")]
+    Role(String),
     /// The stamp cannot be encoded.
     #[error("encoding the stamp")]
     Stamp(#[source] serde_json::Error),
@@ -91,7 +97,7 @@ pub fn clear(
     let place = dir.slot(slot);
     empty(disk, &place)?;
     let agent = place.agent();
-    let mut folders = vec![place.path().to_owned(), place.release(), place.models()];
+    let mut folders = vec![place.path().to_owned(), place.release(), place.roles(), place.models()];
     folders.extend(agent.parent().map(Path::to_owned));
     folders.extend(manifest.models().iter().map(|name| place.models().join(name)));
     for folder in &folders {
@@ -101,13 +107,15 @@ pub fn clear(
 }
 
 /// Fills a cleared slot: files by hard link from the store (the agent too, unless it was placed already), documents by
-/// copy. Afterwards everything in it is durable and was read back and compared with the manifest.
+/// copy. Afterwards everything in it is durable and was compared with the manifest: what is `fresh` was hashed on its
+/// way into the store by this very run, so reading it back would only ask the page cache again; all else is read here.
 pub fn fill(
     disk: &dyn Disk,
     dir: &StateDir,
     slot: Slot,
     manifest: &Manifest,
     documents: &Documents<'_>,
+    fresh: &BTreeSet<Digest>,
 ) -> Result<(), InstallError> {
     let (place, store) = (dir.slot(slot), Store::new(disk, dir));
     for file in &manifest.files {
@@ -121,21 +129,29 @@ pub fn fill(
     let agent = place.agent();
     done("making executable", &agent, disk.set_mode(&agent, 0o555))?;
     done("syncing", &agent, disk.sync_file(&agent))?;
-    let mut texts =
-        vec![(place.manifest(), documents.manifest), (place.targets(), documents.targets)];
-    texts.extend(documents.roots.iter().map(|(n, bytes)| (place.root(*n), bytes.as_slice())));
+    let (version, root) = documents.root;
+    let mut texts = vec![(place.manifest(), documents.manifest), (place.root(version), root)];
+    for (role, bytes) in documents.roles {
+        let path = match role.as_str() {
+            "targets" => place.targets(),
+            name if is_role_name(name) => place.role(name),
+            other => return Err(InstallError::Role(other.chars().take(80).collect())),
+        };
+        texts.push((path, bytes.as_slice()));
+    }
     for (path, mut bytes) in texts {
         done("writing", &path, disk.write(&path, &mut bytes))?;
         done("syncing", &path, disk.sync_file(&path))?;
     }
     let mut folders: Vec<PathBuf> =
         manifest.models().iter().map(|name| place.models().join(name)).collect();
-    folders.extend([place.models(), place.release(), place.path().join("bin")]);
+    folders.extend([place.models(), place.roles(), place.release(), place.path().join("bin")]);
     folders.extend([place.path().to_owned(), dir.slots()]);
     for folder in folders {
         done("syncing", &folder, disk.sync_dir(&folder))?;
     }
-    verify::complete(disk, &place, manifest)
+    let older = manifest.files.iter().filter(|file| !fresh.contains(&file.sha256));
+    verify::complete(disk, &place, older)
         .map_err(|(digest, source)| InstallError::Damaged { digest, source })
 }
 
@@ -177,19 +193,6 @@ pub fn sweep(
         emptied.push(slot);
     }
     Ok(emptied)
-}
-
-/// Trusts from now on the newest root that came with the committed release.
-pub fn adopt_root(disk: &dyn Disk, dir: &StateDir, held: &Held) -> Result<(), InstallError> {
-    let (_, newest) = verify::chain(disk, dir, held.slot)
-        .map_err(|source| InstallError::Root(Box::new(source)))?;
-    match newest {
-        Some(bytes) => {
-            let path = dir.trusted_root();
-            done("writing", &path, disk::replace(disk, &path, &bytes))
-        }
-        None => Ok(()),
-    }
 }
 
 /// The stamped slot to go on with when the boot record is lost: of two, the one that was committed last. A stamp counts

@@ -48,6 +48,21 @@ impl StateDir {
         self.trust().join("root.json")
     }
 
+    /// A root that this device trusts or trusted: what is installed was signed under one of them.
+    pub fn known_root(&self, version: u64) -> PathBuf {
+        self.trust().join(format!("{version}.root.json"))
+    }
+
+    /// The newest versions of the metadata that this device has seen.
+    pub fn seen(&self) -> PathBuf {
+        self.trust().join("seen.json")
+    }
+
+    /// Whom this device obeys: JSON of `protocol::enrol::Authority`.
+    pub fn authority(&self) -> PathBuf {
+        self.trust().join("authority.json")
+    }
+
     /// The folder of the boot record.
     pub fn boot(&self) -> PathBuf {
         self.0.join("boot")
@@ -103,6 +118,16 @@ impl StateDir {
         self.staged_objects().join(format!("{digest}.part"))
     }
 
+    /// Room on the disk that the gateway holds until the updater makes its own copies.
+    pub fn reserved(&self) -> PathBuf {
+        self.staging().join("reserved")
+    }
+
+    /// The operator's wishes about downloads: mirrors and a limit.
+    pub fn transport(&self) -> PathBuf {
+        self.0.join("transport.toml")
+    }
+
     /// A `protocol::handover::Request`.
     pub fn request(&self) -> PathBuf {
         self.staging().join("request.cbor")
@@ -138,15 +163,17 @@ impl StateDir {
             self.staging(),
             self.staged_objects(),
         ];
-        let settled = matches!(disk.length(&self.record()), Ok(Some(_)));
+        let mut settled = matches!(disk.length(&self.record()), Ok(Some(_)));
         for folder in folders {
-            let missing = disk.list(&folder).is_err();
-            if missing {
+            if disk.list(&folder).is_err() {
                 disk.create_dir(&folder)?;
+                settled = false;
             }
-            if missing || !settled {
-                disk.sync_dir(folder.parent().unwrap_or(&folder))?;
-            }
+        }
+        if !settled {
+            // What lies deeper holds nothing yet that must not be lost with its folder.
+            disk.sync_dir(self.0.parent().unwrap_or(&self.0))?;
+            disk.sync_dir(&self.0)?;
         }
         Ok(())
     }
@@ -173,12 +200,22 @@ impl SlotDir {
         self.release().join("manifest.json")
     }
 
-    /// The targets metadata that lists the manifest.
+    /// The top-level targets metadata.
     pub fn targets(&self) -> PathBuf {
         self.release().join("targets.json")
     }
 
-    /// A root newer than the one trusted when the release was staged.
+    /// The folder of delegated roles' metadata.
+    pub fn roles(&self) -> PathBuf {
+        self.release().join("roles")
+    }
+
+    /// A delegated role's metadata. `role` comes from a verified document, which names no other folder.
+    pub fn role(&self, role: &str) -> PathBuf {
+        self.roles().join(format!("{role}.json"))
+    }
+
+    /// The root under which the release was verified.
     pub fn root(&self, version: u64) -> PathBuf {
         self.release().join(format!("{version}.root.json"))
     }

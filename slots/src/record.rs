@@ -162,6 +162,15 @@ pub fn load(disk: &dyn Disk, dir: &StateDir, now: UnixMs) -> Loaded {
     }
 }
 
+/// Makes the record durable as it is read now. Whoever wrote it may have been stopped before it was; who acts on it, or
+/// tells others of it, waits for this. A disk that refuses says so at the next write.
+pub fn settle(disk: &dyn Disk, dir: &StateDir) {
+    let path = dir.record();
+    if matches!(disk.length(&path), Ok(Some(_))) {
+        drop(disk.sync_data(&path).and_then(|()| disk.sync_dir(&dir.boot())));
+    }
+}
+
 /// Writes `record` in place of what was `loaded`, durably, over the older copy. The caller holds the record's lock since
 /// it loaded. Returns the new generation.
 pub fn save(

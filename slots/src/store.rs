@@ -12,7 +12,11 @@ use protocol::{
     manifest::{Manifest, Object},
 };
 
-use crate::{disk::Disk, layout::StateDir};
+use crate::{
+    disk::{Disk, open_regular},
+    layout::StateDir,
+    verify::hash,
+};
 
 /// The content store of a device. The updater alone writes it; everyone may ask it.
 #[derive(Clone, Copy)]
@@ -123,6 +127,30 @@ impl<'a> Store<'a> {
         self.keep(&part, digest, 0o444)
     }
 
+    /// Stores the file at `from`, if it is exactly `object`: sharing its blocks where the file system can, so that only
+    /// hashing is left to do. What is hashed is the store's own file, which nobody else has open.
+    pub fn add_file(&self, object: Object, from: &Path) -> Result<(), StoreError> {
+        let digest = object.sha256;
+        if self.has(&digest) {
+            return Ok(());
+        }
+        let source = |source| StoreError::Source { digest, source };
+        let part = self.dir.store().join("tmp").join(digest.to_string());
+        if !self.disk.reflink(from, &part).map_err(source)? {
+            let mut content = open_regular(from).map_err(source)?;
+            return self.add(object, &mut content);
+        }
+        let length = self.done("looking at", &part, self.disk.length(&part))?.unwrap_or_default();
+        let mut content = self.done("reading", &part, self.disk.open(&part))?;
+        let found = self.done("reading", &part, hash(&mut *content))?;
+        if length != object.length || found != digest {
+            self.done("removing", &part, self.disk.remove_file(&part))?;
+            let found = format!("{length} bytes with SHA-256 {found}");
+            return Err(StoreError::Altered { digest, found });
+        }
+        self.keep(&part, digest, 0o444)
+    }
+
     /// Makes `part`, whose content was checked to be `digest`, a file of the store. `part` lies on the same file system
     /// and is gone afterwards.
     fn keep(&self, part: &Path, digest: Digest, mode: u32) -> Result<(), StoreError> {
@@ -143,12 +171,21 @@ impl<'a> Store<'a> {
         self.done("linking", &path, self.disk.hard_link(file, &path))
     }
 
-    /// Gives the stored file another name, in a slot.
+    /// Gives the stored file another name, in a slot. Where the file system does not give one, the slot gets a file of
+    /// its own, which shares its blocks if that is possible.
     pub fn link(&self, digest: &Digest, to: &Path) -> Result<(), StoreError> {
         if !self.has(digest) {
             return Err(StoreError::Missing(*digest));
         }
-        self.done("linking", to, self.disk.hard_link(&self.path(digest), to))
+        let from = self.path(digest);
+        match self.disk.hard_link(&from, to) {
+            Err(error) if cannot_link(&error) => {
+                self.done("copying", to, self.disk.clone_file(&from, to))?;
+                self.done("setting the mode of", to, self.disk.set_mode(to, 0o444))?;
+                self.done("syncing", to, self.disk.sync_file(to))
+            }
+            linked => self.done("linking", to, linked),
+        }
     }
 
     /// Forgets a file that turned out to be damaged, so that it is fetched again.
@@ -214,6 +251,17 @@ impl<'a> Store<'a> {
     }
 }
 
+/// Whether a second name is what the file system does not give.
+fn cannot_link(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::CrossesDevices
+            | io::ErrorKind::TooManyLinks
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
 /// Hashes what passes through it.
 struct Checked<'a> {
     content: &'a mut dyn Read,
@@ -238,7 +286,7 @@ impl Read for Checked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crash_disk::CrashDisk;
+    use crate::{crash_disk::CrashDisk, disk::RealDisk};
 
     fn object(content: &[u8]) -> Object {
         Object { sha256: Digest::of(content), length: content.len() as u64 }
@@ -285,5 +333,31 @@ mod tests {
         assert_eq!(store.prune(&[Digest::of(b"awaited")].into()).unwrap(), 1);
         assert!(store.has(&Digest::of(b"used")) && store.has(&Digest::of(b"awaited")));
         assert!(!store.has(&Digest::of(b"unused")));
+    }
+
+    #[test]
+    fn a_staged_file_is_stored_only_if_it_is_a_file_and_the_right_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, dir) = (RealDisk, StateDir::new(folder.path()));
+        dir.prepare(&disk).unwrap();
+        let store = Store::new(&disk, &dir);
+        let staged = dir.staged_object(&Digest::of(b"abc"));
+        let add = || store.add_file(object(b"abc"), &staged);
+        assert!(matches!(add(), Err(StoreError::Source { .. })));
+        std::os::unix::fs::symlink("/etc/hostname", &staged).unwrap();
+        assert!(matches!(add(), Err(StoreError::Source { .. })));
+        disk.remove_file(&staged).unwrap();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &staged, kind, mode, 0).unwrap();
+        assert!(matches!(add(), Err(StoreError::Source { .. })));
+        disk.remove_file(&staged).unwrap();
+        disk.write(&staged, &mut &b"abd"[..]).unwrap();
+        assert!(matches!(add(), Err(StoreError::Altered { .. })));
+        disk.write(&staged, &mut &b"abc"[..]).unwrap();
+        add().unwrap();
+        assert!(store.has(&Digest::of(b"abc")));
+        // What was staged can be written still; what is stored is another file.
+        disk.write_at(&staged, 0, b"x").unwrap();
+        assert_eq!(disk.read(&store.path(&Digest::of(b"abc")), 10).unwrap(), b"abc");
     }
 }

@@ -55,8 +55,6 @@ pub enum Effect {
     Build(Trial),
     /// Stamp the slot as committed.
     Stamp(Held),
-    /// Trust the newest root that came with the release.
-    AdoptRoot(Held),
     /// Empty the slots that hold neither this committed release nor one that was committed before.
     Sweep(Option<Held>),
     /// Remove from the store what no slot uses.
@@ -433,10 +431,8 @@ fn unjudged(gate: Gate) -> String {
 
 /// What a steady machine needs done, which also frees what an ended trial took.
 fn steady_effects(active: Option<&Held>) -> Vec<Effect> {
-    let committed = active
-        .into_iter()
-        .flat_map(|held| [Effect::Stamp(held.clone()), Effect::AdoptRoot(held.clone())]);
-    committed.chain([Effect::Sweep(active.cloned()), Effect::Prune]).collect()
+    let stamp = active.map(|held| Effect::Stamp(held.clone()));
+    stamp.into_iter().chain([Effect::Sweep(active.cloned()), Effect::Prune]).collect()
 }
 
 fn happened(kind: EventKind, trial: &Trial, detail: String) -> Note {

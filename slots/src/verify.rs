@@ -14,8 +14,12 @@ use protocol::{
     id::Slot,
     manifest::{File, Manifest},
     tuf::{
-        early::{Release, VerifyError, listed_release, newest_root, pinned_root, signed_targets},
+        chain::{newest_root, pinned_root},
         metadata::Root,
+        refusal::{ROOTS_MAX, VerifyError},
+        shape::is_role_name,
+        verify::{Release, installed_release},
+        walk::RoleBytes,
     },
     verified::Verified,
 };
@@ -24,6 +28,9 @@ use crate::{
     disk::Disk,
     layout::{SlotDir, StateDir},
 };
+
+/// Most roles whose documents are read from a slot: as many as a release may need.
+pub const ROLES_IN_SLOT_MAX: usize = 64;
 
 /// Why a slot is not used.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +89,11 @@ pub fn installed(
     named: Option<&Digest>,
 ) -> Result<Verified<Release>, SlotError> {
     let place = dir.slot(slot);
-    let root = chain(disk, dir, slot)?.0;
-    let untrusted = |path: PathBuf| move |source| SlotError::Untrusted { path, slot, source };
-    let targets = signed_targets(&root, &document(disk, &place.targets())?)
-        .map_err(untrusted(place.targets()))?;
-    let release = listed_release(&targets, &document(disk, &place.manifest())?)
-        .map_err(untrusted(place.manifest()))?;
+    let root = root(disk, dir, slot)?;
+    let roles = roles(disk, &place)?;
+    let manifest = document(disk, &place.manifest())?;
+    let release = installed_release(&root, &roles, &manifest)
+        .map_err(|source| SlotError::Untrusted { path: place.manifest(), slot, source })?;
     let found = release.get().digest;
     if let Some(named) = named.filter(|named| **named != found) {
         return Err(SlotError::OtherRelease { slot, named: *named, found });
@@ -104,34 +110,57 @@ pub fn installed(
     Ok(release)
 }
 
-/// The newest root that the slot's documents lead to from the trusted one, and its bytes if it is a newer one.
-pub fn chain(
-    disk: &dyn Disk,
-    dir: &StateDir,
-    slot: Slot,
-) -> Result<(Verified<Root>, Option<Vec<u8>>), SlotError> {
+/// The root under which the release in `slot` was verified, as this device keeps it: replacing keys does not make what
+/// is installed unusable. Where it is not kept, the slot's own roots must lead there from the trusted one.
+fn root(disk: &dyn Disk, dir: &StateDir, slot: Slot) -> Result<Verified<Root>, SlotError> {
+    let place = dir.slot(slot);
     let untrusted = |path: PathBuf| move |source| SlotError::Untrusted { path, slot, source };
+    let named = roots_in(disk, &place).last().copied();
+    if let Some(version) = named {
+        let path = dir.known_root(version);
+        if matches!(disk.length(&path), Ok(Some(_))) {
+            return pinned_root(&document(disk, &path)?).map_err(untrusted(path));
+        }
+    }
     let trusted = pinned_root(&document(disk, &dir.trusted_root())?)
         .map_err(untrusted(dir.trusted_root()))?;
-    let place = dir.slot(slot);
-    let mut newer = Vec::new();
-    let mut version = trusted.get().version.saturating_add(1);
-    while matches!(disk.length(&place.root(version)), Ok(Some(_))) {
-        newer.push(document(disk, &place.root(version))?);
-        version = version.saturating_add(1);
-    }
-    let root = newest_root(trusted, &newer).map_err(untrusted(place.release()))?;
-    Ok((root, newer.pop()))
+    let newer = roots_in(disk, &place)
+        .into_iter()
+        .filter(|version| *version > trusted.get().version)
+        .map(|version| document(disk, &place.root(version)))
+        .collect::<Result<Vec<_>, _>>()?;
+    newest_root(trusted, &newer).map_err(untrusted(place.release()))
 }
 
-/// Holds if every file of the slot is byte for byte as `manifest` says. Reads all of it. A damaged file is named with
-/// its digest, so that the store can forget it.
-pub fn complete(
+/// Versions of the roots that lie in the slot, in order.
+fn roots_in(disk: &dyn Disk, place: &SlotDir) -> Vec<u64> {
+    let names = disk.list(&place.release()).unwrap_or_default();
+    let version = |name: &String| name.strip_suffix(".root.json")?.parse::<u64>().ok();
+    let mut versions: Vec<u64> = names.iter().filter_map(version).collect();
+    versions.sort_unstable();
+    versions.truncate(ROOTS_MAX);
+    versions
+}
+
+/// The targets metadata in the slot: the top-level role's and those of delegated roles.
+fn roles(disk: &dyn Disk, place: &SlotDir) -> Result<Vec<RoleBytes>, SlotError> {
+    let mut roles = vec![("targets".to_owned(), document(disk, &place.targets())?)];
+    let names = disk.list(&place.roles()).unwrap_or_default();
+    let named = names.iter().filter_map(|name| name.strip_suffix(".json"));
+    for role in named.filter(|role| is_role_name(role)).take(ROLES_IN_SLOT_MAX) {
+        roles.push((role.to_owned(), document(disk, &place.role(role))?));
+    }
+    Ok(roles)
+}
+
+/// Holds if each of `files` lies in the slot byte for byte as its manifest says. Reads all of them. A damaged file is
+/// named with its digest, so that the store can forget it.
+pub fn complete<'a>(
     disk: &dyn Disk,
     slot: &SlotDir,
-    manifest: &Manifest,
+    files: impl IntoIterator<Item = &'a File>,
 ) -> Result<(), (Digest, Box<SlotError>)> {
-    for file in &manifest.files {
+    for file in files {
         whole(disk, &slot.file(&file.path), file)
             .map_err(|error| (file.sha256, Box::new(error)))?;
     }
@@ -173,7 +202,7 @@ fn whole(disk: &dyn Disk, path: &Path, file: &File) -> Result<(), SlotError> {
 /// The digest of all that `content` gives.
 pub fn hash(content: &mut dyn io::Read) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 1 << 16];
+    let mut buffer = vec![0; 1 << 18];
     loop {
         match content.read(&mut buffer) {
             Ok(0) => return Ok(hasher.finish()),

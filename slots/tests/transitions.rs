@@ -126,7 +126,6 @@ fn shown(step: &Step) -> String {
         match effect {
             Effect::Build(trial) => write!(text, " !build {}", trial.held.slot).unwrap(),
             Effect::Stamp(held) => write!(text, " !stamp {}", held.slot).unwrap(),
-            Effect::AdoptRoot(held) => write!(text, " !adopt-root {}", held.slot).unwrap(),
             Effect::Sweep(keep) => {
                 let kept = keep.as_ref().map_or("none", |held| held.slot.as_str());
                 write!(text, " !sweep(keep {kept})").unwrap();

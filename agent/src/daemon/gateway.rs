@@ -14,7 +14,8 @@ use tokio::{
 
 use crate::{
     daemon::{
-        ending,
+        ending::{self, Connections},
+        heir,
         host::{self, Link},
         listeners::{ListenError, Listeners},
         record_watch, retire, watchdog,
@@ -30,12 +31,14 @@ use crate::{
         tally::Tally,
     },
     serve::{
+        bequest::Kind,
         context::Context,
         router::{Access, router},
-        server::{self, Taking},
+        server::{self, Listener, Server},
+        taking::Taking,
         token::{Token, TokenError},
     },
-    sockets::PassedSockets,
+    sockets::{PassedSockets, SocketError},
     worker::client::WorkerClient,
 };
 
@@ -72,6 +75,9 @@ pub enum GatewayError {
     /// The sockets.
     #[error("opening the local API")]
     Listen(#[from] ListenError),
+    /// What the last gateway left.
+    #[error("taking over the connections that the last gateway left")]
+    Left(#[from] SocketError),
     /// Signals.
     #[error("waiting for signals")]
     Signal(#[source] io::Error),
@@ -91,6 +97,7 @@ pub async fn run(options: Options, mut passed: PassedSockets) -> Result<(), Gate
         .map_err(|source| GatewayError::Runtime { path: runtime.clone(), source })?;
     let token = Token::in_state(&installed.state, &RealDisk)?;
     let listeners = Listeners::open(&mut passed, listen, &installed.api_socket())?;
+    let bequest = heir::open(&mut passed)?.map(Arc::new);
     let mut signals = Signals::new().map_err(GatewayError::Signal)?;
 
     let parts = Parts::new(&installed, mode);
@@ -100,12 +107,20 @@ pub async fn run(options: Options, mut passed: PassedSockets) -> Result<(), Gate
 
     let context = parts.context(link.described());
     let (taking, taken) = watch::channel(Taking::All);
-    let connections = || parts.metrics.connections.clone();
-    let over_tcp = router(context.clone(), Access::Token(Arc::new(token)));
-    let over_unix = router(context, Access::Socket);
+    let server = |listener: Listener, access: Access| Server {
+        listener,
+        router: router(context.clone(), access),
+        connections: parts.metrics.connections.clone(),
+        taking: taken.clone(),
+        bequest: bequest.clone(),
+    };
+    let over_tcp = server(listeners.tcp, Access::Token(Arc::new(token)));
+    let over_unix = server(listeners.unix, Access::Socket);
+    let left = bequest.as_ref().map(|bequest| bequest.take_all()).unwrap_or_default();
+    let (left_tcp, left_unix) = left.into_iter().partition(|left| left.kind == Kind::Tcp);
     let servers = vec![
-        tokio::spawn(server::serve(listeners.tcp, over_tcp, connections(), taken.clone())),
-        tokio::spawn(server::serve(listeners.unix, over_unix, connections(), taken)),
+        tokio::spawn(server::serve(over_tcp, left_tcp)),
+        tokio::spawn(server::serve(over_unix, left_unix)),
     ];
     let address = listeners.address;
     let slot = installed.slot_name();
@@ -128,9 +143,13 @@ pub async fn run(options: Options, mut passed: PassedSockets) -> Result<(), Gate
     news.tell(EventKind::Started, installed.release, detail).await;
 
     let reason = signals.wait(record).await;
-    tracing::info!(reason, "gateway ends");
+    tracing::info!(reason = reason.words(), "gateway ends");
     watchdog::tell(&[NotifyState::Stopping]);
-    ending::finish(&parts.status, &parts.metrics, &taking, servers).await;
+    let connections = match (&reason, &bequest) {
+        (Reason::Succeeded(_), Some(_)) => Connections::Left,
+        (Reason::Succeeded(_), None) | (Reason::Told(_), _) => Connections::Closed,
+    };
+    ending::finish(&parts.status, &parts.metrics, &taking, servers, connections).await;
     stop.send_replace(true);
     loops.push(watchdog);
     for task in loops {
@@ -230,6 +249,22 @@ impl Parts {
     }
 }
 
+/// Why the gateway ends.
+enum Reason {
+    /// Another one takes its place.
+    Succeeded(String),
+    /// Somebody said so, who need not want another.
+    Told(String),
+}
+
+impl Reason {
+    fn words(&self) -> &str {
+        match self {
+            Self::Succeeded(words) | Self::Told(words) => words,
+        }
+    }
+}
+
 /// What can end a gateway from outside.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -245,15 +280,16 @@ impl Signals {
     }
 
     /// Why the gateway ends.
-    async fn wait(&mut self, record: JoinHandle<Option<String>>) -> String {
-        tokio::select! {
+    async fn wait(&mut self, record: JoinHandle<Option<String>>) -> Reason {
+        let words = tokio::select! {
             _ = self.terminate.recv() => "told to by SIGTERM".to_owned(),
             _ = self.interrupt.recv() => "told to by SIGINT".to_owned(),
             watched = record => match watched {
-                Ok(Some(reason)) => reason,
+                Ok(Some(reason)) => return Reason::Succeeded(reason),
                 Ok(None) => "the watch of the boot record was stopped".to_owned(),
                 Err(reason) => format!("the watch of the boot record failed: {reason}"),
             },
-        }
+        };
+        Reason::Told(words)
     }
 }

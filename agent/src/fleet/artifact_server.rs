@@ -1,4 +1,4 @@
-//! HTTPS to the controller: TLS 1.3 on ring, the fleet's authority alone, every wait and every size bounded.
+//! HTTPS to the controller and to mirrors: TLS 1.3 on ring, one authority alone, every wait and every size bounded.
 
 use std::{
     io::{self, Read},
@@ -16,11 +16,14 @@ use ureq::{
     tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig},
 };
 
-use crate::fleet::identity::{self, Credentials};
+use crate::fleet::{
+    identity::{self, Credentials},
+    redirect,
+};
 
-/// Slowest download that is still waited for, after [`GRACE`]. A slower one is given up and resumed later.
+/// Slowest document that is still waited for, after [`GRACE`].
 const BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
-/// Time that any download may take.
+/// Time that any document may take.
 const GRACE: Duration = Duration::from_secs(60);
 /// Largest error page that is read.
 const ERROR_BYTES_MAX: u64 = 16 * 1024;
@@ -53,13 +56,42 @@ pub enum HttpError {
         /// What the answer says.
         got: String,
     },
+    /// The object is not the one that an earlier answer was of.
+    #[error("the object changed on the server between two requests: `{was}` became `{now}`")]
+    Changed {
+        /// Tag of the earlier answer.
+        was: String,
+        /// Tag of this one.
+        now: String,
+    },
+    /// A redirect that is not followed.
+    #[error("the server redirects to `{to}`: {why}")]
+    Redirect {
+        /// Where to.
+        to: String,
+        /// Why not.
+        why: &'static str,
+    },
 }
 
-/// The artifact server of a fleet.
+/// The artifact server of a fleet, or a mirror of it.
 #[derive(Clone, Debug)]
 pub struct ArtifactServer {
     agent: Agent,
     base: String,
+    /// What a presigned prefix adds to every address, with its question mark.
+    query: String,
+}
+
+/// Part of an object that is wanted: bytes from `from` up to `end`, which is not wanted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// First byte.
+    pub from: u64,
+    /// The byte after the last.
+    pub end: u64,
+    /// Tag of an earlier answer: the part is wanted of the same object only.
+    pub tag: Option<&'a str>,
 }
 
 /// An object on its way: its bytes from `from` on.
@@ -67,6 +99,9 @@ pub struct ArtifactServer {
 pub struct Download {
     /// First byte that comes: what was asked for, or 0 if the server sends all of it.
     pub from: u64,
+    /// The object's strong entity tag, if the server names one.
+    pub tag: Option<String>,
+    whole: bool,
     body: Body,
 }
 
@@ -77,14 +112,27 @@ impl ArtifactServer {
         credentials: &Credentials,
         patience: Duration,
     ) -> Result<Self, HttpError> {
-        let agent = agent(&credentials.authority, Some(credentials), patience)?;
-        Ok(Self { agent, base: base.trim_end_matches('/').to_owned() })
+        Ok(Self::asked_by(agent(&credentials.authority, Some(credentials), patience)?, base))
+    }
+
+    /// The server at `base`, asked by `agent`. A query in `base`, such as that of a presigned prefix, goes with every
+    /// request.
+    pub fn asked_by(agent: Agent, base: &str) -> Self {
+        let (base, query) = match base.split_once('?') {
+            Some((base, query)) => (base, format!("?{query}")),
+            None => (base, String::new()),
+        };
+        Self { agent, base: base.trim_end_matches('/').to_owned(), query }
+    }
+
+    /// Its address, without what may be secret in it.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// A metadata file; none if the server has no such file.
     pub fn metadata(&self, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, HttpError> {
-        let response =
-            self.get(&format!("{}/metadata/{name}", self.base), None, bytes_max as u64)?;
+        let response = self.get(&format!("metadata/{name}"), &[], Some(bytes_max as u64))?;
         match response.status() {
             StatusCode::OK => bounded(response.into_body(), bytes_max).map(Some),
             StatusCode::NOT_FOUND => Ok(None),
@@ -94,60 +142,108 @@ impl ArtifactServer {
 
     /// A whole small object.
     pub fn document(&self, digest: &Digest, bytes_max: usize) -> Result<Vec<u8>, HttpError> {
-        let response = self.get(&self.object_url(digest), None, bytes_max as u64)?;
+        let response = self.get(&format!("sha256/{digest}"), &[], Some(bytes_max as u64))?;
         match response.status() {
             StatusCode::OK => bounded(response.into_body(), bytes_max),
             status => Err(refused(status, response.into_body())),
         }
     }
 
-    /// An object of `length` bytes, from byte `from` on if the server can do that.
-    pub fn object(&self, digest: &Digest, from: u64, length: u64) -> Result<Download, HttpError> {
-        let range = (from > 0).then(|| format!("bytes={from}-"));
-        let response = self.get(&self.object_url(digest), range, length)?;
+    /// Part of an object of `length` bytes, or all of it if the server cannot give parts or has another object now.
+    /// How long it may take is for the reader to watch.
+    pub fn object(
+        &self,
+        digest: &Digest,
+        part: Part<'_>,
+        length: u64,
+    ) -> Result<Download, HttpError> {
+        let Part { from, end, tag } = part;
+        let mut headers = Vec::new();
+        if end < length {
+            headers.push(("range", format!("bytes={from}-{}", end.saturating_sub(1))));
+        } else if from > 0 {
+            headers.push(("range", format!("bytes={from}-")));
+        }
+        if let (Some(tag), false) = (tag, headers.is_empty()) {
+            headers.push(("if-range", tag.to_owned()));
+        }
+        let response = self.get(&format!("sha256/{digest}"), &headers, None)?;
+        let got_tag = Some(text(response.headers(), &header::ETAG))
+            .filter(|tag| tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'));
         match response.status() {
-            StatusCode::OK => Ok(Download { from: 0, body: response.into_body() }),
+            StatusCode::OK => {
+                Ok(Download { from: 0, tag: got_tag, whole: true, body: response.into_body() })
+            }
             StatusCode::PARTIAL_CONTENT => {
                 let got = text(response.headers(), &header::CONTENT_RANGE);
-                if got == format!("bytes {from}-{}/{length}", length.saturating_sub(1)) {
-                    Ok(Download { from, body: response.into_body() })
-                } else {
-                    Err(HttpError::Range { asked: from, got })
+                if got != format!("bytes {from}-{}/{length}", end.saturating_sub(1)) {
+                    return Err(HttpError::Range { asked: from, got });
+                }
+                match (tag, got_tag) {
+                    (Some(was), Some(now)) if was != now => {
+                        Err(HttpError::Changed { was: was.to_owned(), now })
+                    }
+                    (_, tag) => {
+                        Ok(Download { from, tag, whole: false, body: response.into_body() })
+                    }
                 }
             }
             status => Err(refused(status, response.into_body())),
         }
     }
 
-    fn object_url(&self, digest: &Digest) -> String {
-        format!("{}/sha256/{digest}", self.base)
-    }
-
+    /// Asks for `path` below the base and follows a bounded number of harmless redirects. With `bytes_max` the whole
+    /// answer has to come in the time that so many bytes may take.
     fn get(
         &self,
-        url: &str,
-        range: Option<String>,
-        length: u64,
+        path: &str,
+        headers: &[(&str, String)],
+        bytes_max: Option<u64>,
     ) -> Result<Response<Body>, HttpError> {
-        let patience = GRACE + Duration::from_secs(length / BYTES_PER_SECOND_MIN);
-        let mut request = self.agent.get(url).header("accept-encoding", "identity");
-        if let Some(range) = range {
-            request = request.header("range", range);
+        let patience =
+            bytes_max.map(|bytes| GRACE + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN));
+        let mut url = format!("{}/{path}{}", self.base, self.query);
+        for _ in 0..=redirect::FOLLOWED_MAX {
+            let mut request = self.agent.get(&url).header("accept-encoding", "identity");
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            let response = request
+                .config()
+                .timeout_recv_body(patience)
+                .build()
+                .call()
+                .map_err(|source| HttpError::Exchange(Box::new(source)))?;
+            if !redirect::is_one(response.status().as_u16()) {
+                return Ok(response);
+            }
+            let to = long_text(response.headers(), &header::LOCATION);
+            url = redirect::target(&url, &to)
+                .map_err(|why| HttpError::Redirect { to: to.chars().take(100).collect(), why })?;
         }
-        request
-            .config()
-            .timeout_recv_body(Some(patience))
-            .build()
-            .call()
-            .map_err(|source| HttpError::Exchange(Box::new(source)))
+        Err(HttpError::Redirect { to: String::new(), why: "that is one redirect too many" })
     }
 }
 
 impl Download {
+    /// Whether all of the object comes, whatever was asked for.
+    pub const fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// The bytes. The caller counts them: the server's word on the length is not believed.
     pub fn into_reader(self) -> impl Read {
         self.body.into_with_config().limit(u64::MAX).reader()
     }
+}
+
+/// Whether an address without TLS is asked at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// Never.
+    Refused,
+    /// Yes: the operator said so of a mirror. What comes is held against signed digests all the same.
+    Allowed,
 }
 
 /// A client that believes servers of `authority` alone, and shows `credentials` if there are some.
@@ -155,6 +251,16 @@ pub fn agent(
     authority: &CertificateDer<'static>,
     credentials: Option<&Credentials>,
     patience: Duration,
+) -> Result<Agent, HttpError> {
+    client(std::slice::from_ref(authority), credentials, patience, Plain::Refused)
+}
+
+/// The same for servers of any of `authorities`.
+pub fn client(
+    authorities: &[CertificateDer<'static>],
+    credentials: Option<&Credentials>,
+    patience: Duration,
+    plain: Plain,
 ) -> Result<Agent, HttpError> {
     let client = match credentials {
         Some(credentials) => {
@@ -165,13 +271,16 @@ pub fn agent(
     };
     let tls = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(identity::provider())
-        .root_certs(RootCerts::Specific(Arc::new(vec![
-            Certificate::from_der(authority).to_owned(),
-        ])))
+        .root_certs(RootCerts::Specific(Arc::new(
+            authorities
+                .iter()
+                .map(|authority| Certificate::from_der(authority).to_owned())
+                .collect(),
+        )))
         .client_cert(client)
         .build();
     Ok(Agent::config_builder()
-        .https_only(true)
+        .https_only(plain == Plain::Refused)
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)
@@ -239,6 +348,10 @@ fn bounded(body: Body, bytes_max: usize) -> Result<Vec<u8>, HttpError> {
 }
 
 fn text(headers: &HeaderMap, name: &header::HeaderName) -> String {
-    let value = headers.get(name).and_then(|value| value.to_str().ok());
-    value.unwrap_or_default().chars().take(100).collect()
+    long_text(headers, name).chars().take(100).collect()
+}
+
+/// The whole of a header; the client bounds all headers together.
+fn long_text(headers: &HeaderMap, name: &header::HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }

@@ -31,6 +31,7 @@ use tokio::{
 
 use crate::{
     fleet::{
+        allowance::Allowance,
         artifact_server::ArtifactServer,
         backoff::Backoff,
         desired::{Decision, Progress, decide},
@@ -39,12 +40,20 @@ use crate::{
         host::Host,
         identity::Identity,
         journal::Journal,
+        mirrors::Transport,
         obeyed::{Obeyed, ObeyedError, ObeyedFile},
         record_watch::Records,
-        state_file,
+        reservation, state_file,
     },
-    observe::{clock, logging::chain},
+    observe::{built, clock, logging::chain},
 };
+
+/// Refused messages that are told to the controller at once, and the pause before one more is. Anybody who can publish
+/// on the broker can have messages refused.
+const REFUSED_AT_ONCE: u32 = 8;
+const REFUSED_EVERY: Duration = Duration::from_secs(60);
+/// With so many reports waiting, none of them is told: what happens to releases needs the room.
+const REFUSED_WAITING_MAX: usize = 1_000;
 
 /// What the link hands over.
 #[derive(Clone, Debug)]
@@ -63,6 +72,8 @@ pub struct Parts {
     pub state: StateDir,
     /// Where releases come from.
     pub server: ArtifactServer,
+    /// How their objects travel.
+    pub transport: Transport,
     /// The gateway.
     pub host: Arc<dyn Host>,
     /// Where events are kept.
@@ -96,6 +107,8 @@ struct Assignment {
     desired: Option<Verified<Desired>>,
     download: Option<Download>,
     retry_at: Option<Instant>,
+    refusals: Allowance,
+    began: Instant,
 }
 
 /// Deals with assignments until the gateway stops.
@@ -110,8 +123,16 @@ pub async fn run(parts: Parts) {
             Obeyed::default()
         }
     };
-    let mut assignment =
-        Assignment { parts, file, obeyed, desired: None, download: None, retry_at: None };
+    let mut assignment = Assignment {
+        parts,
+        file,
+        obeyed,
+        desired: None,
+        download: None,
+        retry_at: None,
+        refusals: Allowance::new(REFUSED_AT_ONCE, REFUSED_EVERY),
+        began: Instant::now(),
+    };
     assignment.restore().await;
     assignment.live().await;
     if let Some(download) = assignment.download.take() {
@@ -193,7 +214,8 @@ impl Assignment {
 
     fn now(&self) -> protocol::time::UnixMs {
         let record = self.parts.records.borrow().clone();
-        record.map_or_else(clock::now, |record| record.time(clock::now()))
+        let clock = clock::now().max(built::AT);
+        record.map_or(clock, |record| record.time(clock))
     }
 
     async fn assigned(
@@ -246,7 +268,8 @@ impl Assignment {
         self.file.save(&self.obeyed).await
     }
 
-    /// Says once that a message is refused.
+    /// Says once that a message is refused. Nothing waits for this, and nothing is kept for it that others need: who sends
+    /// what is refused need not be the controller.
     async fn refused(
         &mut self,
         what: &str,
@@ -259,8 +282,20 @@ impl Assignment {
         if self.obeyed.refused == Some(digest) {
             return Ok(());
         }
+        if self.parts.journal.watch().borrow().waiting > REFUSED_WAITING_MAX {
+            return Ok(());
+        }
+        let Some(untold) = self.refusals.take(self.began.elapsed()) else { return Ok(()) };
+        let detail = match untold {
+            0 => detail,
+            count => format!("{detail}; {count} more since the last report of this kind"),
+        };
         tracing::warn!("{detail}");
-        self.parts.journal.keep_surely(event(EventKind::Refused, None, detail), None).await;
+        let told = self.parts.journal.keep(event(EventKind::Refused, None, detail), None).await;
+        if let Err(error) = told {
+            tracing::warn!("the controller is not told of it: {}", chain(&error));
+            return Ok(());
+        }
         self.obeyed.refused = Some(digest);
         self.file.save(&self.obeyed).await
     }
@@ -308,7 +343,10 @@ impl Assignment {
         let release = desired.get().release;
         let desired_bytes = self.obeyed.desired.clone().unwrap_or_default().into_vec();
         let (state, server) = (self.parts.state.clone(), self.parts.server.clone());
-        let (floor, now, host) = (record.floor(), self.now(), Arc::clone(&self.parts.host));
+        let transport = self.parts.transport.clone();
+        let environment = self.parts.identity.enrolled.environment.clone();
+        let (counter_floor, now) = (record.counter_floor, self.now());
+        let host = Arc::clone(&self.parts.host);
         let stop = Arc::clone(&cancel);
         let task = spawn_blocking(move || {
             let vitals = host.vitals();
@@ -317,7 +355,17 @@ impl Assignment {
                 memory_bytes: vitals.memory_total_bytes,
                 disk_free_bytes: vitals.disk_free_bytes,
             };
-            let job = Job { state, server, desired, desired_bytes, floor, offer, now };
+            let job = Job {
+                state,
+                server,
+                transport,
+                desired,
+                desired_bytes,
+                environment,
+                counter_floor,
+                offer,
+                now,
+            };
             fetch::fetch(&job, &stop)
         });
         self.download = Some(Download { task, cancel, release });
@@ -400,6 +448,11 @@ impl Assignment {
     ) -> Result<(), ObeyedError> {
         if kind == EventKind::Refused {
             tracing::warn!(release = desired.get().release.short(), "refused: {detail}");
+            let state = self.parts.state.clone();
+            let released = spawn_blocking(move || reservation::release(&state)).await?;
+            if let Err(error) = released {
+                tracing::warn!(%error, "the room held for the release is not given back");
+            }
         }
         self.say(detail.clone());
         self.tell(kind, desired, detail).await;

@@ -1,247 +1,165 @@
-//! One object, from the artifact server into the staging area: resumed, bounded by its signed length, verified while
-//! it streams, and visible under its own name only when it is complete and durable.
+//! One object into the staging area: from chunks or whole, from mirrors or the fleet's own server, resumed, bounded by
+//! its signed length, verified while it streams, and visible under its own name only when it is complete and durable.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::path::Path;
 
-use protocol::{
-    digest::{Digest, Hasher},
-    manifest::Object,
-};
+use protocol::manifest::Object;
 use slots::{
     disk::{Disk, RealDisk},
     layout::StateDir,
 };
 
-use crate::fleet::artifact_server::{ArtifactServer, HttpError};
+use crate::{
+    fleet::{
+        artifact_server::{self, ArtifactServer},
+        assembly::{self, Trouble},
+        meter::Meter,
+        mirrors::{Behaviour, Transport},
+        part::Part,
+        sources,
+        tag_file::TagFile,
+        transfer::{DownloadError, Incoming, Wanted},
+    },
+    observe::{clock, logging::chain},
+};
 
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Why an object is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum DownloadError {
-    /// The server did not give it.
-    #[error("downloading `{path}`")]
-    Http {
-        /// The file it is for.
-        path: String,
-        /// Why.
-        source: HttpError,
-    },
-    /// The connection broke; what came is kept.
-    #[error("downloading `{path}`: it broke off after {have} of {length} bytes")]
-    Broken {
-        /// The file it is for.
-        path: String,
-        /// Bytes kept.
-        have: u64,
-        /// Signed length.
-        length: u64,
-        /// Why.
-        source: io::Error,
-    },
-    /// More bytes than signed.
-    #[error("`{path}` is longer on the artifact server than the {length} bytes signed; refused")]
-    Longer {
-        /// The file it is for.
-        path: String,
-        /// Signed length.
-        length: u64,
-    },
-    /// Fewer bytes than signed.
-    #[error("`{path}` ended after {have} of {length} bytes")]
-    Shorter {
-        /// The file it is for.
-        path: String,
-        /// Bytes that came.
-        have: u64,
-        /// Signed length.
-        length: u64,
-    },
-    /// Other bytes than signed.
-    #[error(
-        "`{path}` is altered on the artifact server: signed is sha256 {signed}, received {got}; refused"
-    )]
-    Altered {
-        /// The file it is for.
-        path: String,
-        /// Digest signed.
-        signed: Digest,
-        /// Digest of what came.
-        got: Digest,
-    },
-    /// The disk refused.
-    #[error("writing {}", file.display())]
-    Disk {
-        /// Which file.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The agent is stopping; what came is kept.
-    #[error("the agent is stopping")]
-    Stopped,
-}
-
-impl DownloadError {
-    /// Whether trying again may help.
-    pub const fn passes(&self) -> bool {
-        match self {
-            Self::Http { .. } | Self::Broken { .. } | Self::Shorter { .. } | Self::Disk { .. } => {
-                true
-            }
-            Self::Longer { .. } | Self::Altered { .. } | Self::Stopped => false,
-        }
-    }
-}
-
-/// An object that is wanted, and the file of the release that it is for.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// What travels.
-    pub object: Object,
-    /// Where it ends up, for people.
-    pub path: &'a str,
-}
-
-/// Brings `wanted` into the staging area; returns the bytes that moved.
+/// Brings `wanted` into the staging area: from the mirrors that are awake, in order, else from the fleet's `own` server.
 pub fn download(
+    transport: &Transport,
+    own: &ArtifactServer,
+    state: &StateDir,
+    wanted: Wanted<'_>,
+    meter: &mut Meter<'_>,
+) -> Result<(), DownloadError> {
+    for (number, mirror) in transport.awake(clock::now()) {
+        let behaviour = match from_server(mirror, state, wanted, meter) {
+            Ok(part) => {
+                transport.note(number, Behaviour::Good, clock::now());
+                return finish(part, state, wanted.object);
+            }
+            Err(error @ (DownloadError::Stopped | DownloadError::Disk { .. })) => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::warn!(mirror = mirror.base(), "{}; asking the next server", chain(&error));
+                if error.passes() { Behaviour::Failed } else { Behaviour::Wrong }
+            }
+        };
+        transport.note(number, behaviour, clock::now());
+    }
+    let part = from_server(own, state, wanted, meter)?;
+    finish(part, state, wanted.object)
+}
+
+/// The whole object from one server. What is wrong does not stay on the disk.
+fn from_server(
     server: &ArtifactServer,
     state: &StateDir,
     wanted: Wanted<'_>,
-    stop: &AtomicBool,
-) -> Result<u64, DownloadError> {
-    let part = state.staged_part(&wanted.object.sha256);
-    let (moved, resumed, outcome) = attempt(server, &part, wanted, stop);
-    let (moved, outcome) = match outcome {
+    meter: &mut Meter<'_>,
+) -> Result<Part, DownloadError> {
+    let path = state.staged_part(&wanted.object.sha256);
+    if let Some(chunked) = wanted.chunks {
+        let candidates = sources::candidates(state, wanted.path);
+        match assembly::assemble(server, &path, wanted, chunked, &candidates, meter) {
+            Ok(part) => return Ok(part),
+            Err(Trouble::Odd(why)) => {
+                tracing::info!(path = wanted.path, "fetched whole and not by chunks: {why}");
+            }
+            Err(Trouble::Download(error)) => return Err(error),
+        }
+    }
+    let tags = TagFile::of(state, &wanted.object.sha256);
+    let (resumed, outcome) = whole(server, &path, &tags, wanted, meter);
+    let outcome = match outcome {
         // The beginning may have been damaged on our own disk: only a whole download can accuse the server.
         Err(DownloadError::Altered { .. } | DownloadError::Longer { .. }) if resumed => {
-            remove(&part)?;
-            let (again, _, outcome) = attempt(server, &part, wanted, stop);
-            (moved + again, outcome)
+            remove(&path)?;
+            whole(server, &path, &tags, wanted, meter).1
         }
-        outcome => (moved, outcome),
+        outcome => outcome,
     };
-    match outcome {
-        Ok(()) => {
-            finish(&part, &state.staged_object(&wanted.object.sha256))?;
-            Ok(moved)
+    if let Err(DownloadError::Altered { .. } | DownloadError::Longer { .. }) = &outcome {
+        remove(&path)?;
+        tags.remove().map_err(|source| DownloadError::Disk { file: path, source })?;
+    }
+    outcome
+}
+
+/// One exchange; says too whether it went on from an earlier one.
+fn whole(
+    server: &ArtifactServer,
+    path: &Path,
+    tags: &TagFile,
+    wanted: Wanted<'_>,
+    meter: &mut Meter<'_>,
+) -> (bool, Result<Part, DownloadError>) {
+    let disk = |source| DownloadError::Disk { file: path.to_owned(), source };
+    match Part::open(path, wanted.object.length) {
+        Ok(mut part) => {
+            let resumed = part.have() > 0;
+            let ended = fill(server, &mut part, tags, wanted, meter);
+            (resumed, ended.map(|()| part))
         }
-        Err(error @ (DownloadError::Altered { .. } | DownloadError::Longer { .. })) => {
-            remove(&part)?;
-            Err(error)
-        }
-        Err(
-            error @ (DownloadError::Http { .. }
-            | DownloadError::Broken { .. }
-            | DownloadError::Shorter { .. }
-            | DownloadError::Disk { .. }
-            | DownloadError::Stopped),
-        ) => Err(error),
+        Err(source) => (false, Err(disk(source))),
     }
 }
 
-/// One exchange; the bytes that moved, and whether it went on from an earlier one.
-fn attempt(
+fn fill(
     server: &ArtifactServer,
-    part: &Path,
+    part: &mut Part,
+    tags: &TagFile,
     wanted: Wanted<'_>,
-    stop: &AtomicBool,
-) -> (u64, bool, Result<(), DownloadError>) {
+    meter: &mut Meter<'_>,
+) -> Result<(), DownloadError> {
     let Object { sha256, length } = wanted.object;
     let path = || wanted.path.to_owned();
-    let disk = |source| DownloadError::Disk { file: part.to_owned(), source };
-    let (mut file, mut hasher, mut have) = match open_part(part, length) {
-        Ok(opened) => opened,
-        Err(source) => return (0, false, Err(disk(source))),
-    };
-    let resumed = have > 0;
-    let mut moved = 0;
-    if have < length || length == 0 {
-        let download = match server.object(&sha256, have, length) {
-            Ok(download) => download,
-            Err(source) => return (0, resumed, Err(DownloadError::Http { path: path(), source })),
-        };
-        if download.from != have {
-            if let Err(source) = restart(&mut file) {
-                return (0, resumed, Err(disk(source)));
-            }
-            (hasher, have) = (Hasher::default(), 0);
+    let file = part.path().to_owned();
+    let disk = move |source| DownloadError::Disk { file: file.clone(), source };
+    if part.have() < length || length == 0 {
+        let tag = tags.read(server.base());
+        let rest = artifact_server::Part { from: part.have(), end: length, tag: tag.as_deref() };
+        let download = server
+            .object(&sha256, rest, length)
+            .map_err(|source| DownloadError::Http { path: path(), source })?;
+        if download.from != part.have() {
+            part.restart().map_err(&disk)?;
         }
-        let mut reader = download.into_reader();
+        tags.write(server.base(), download.tag.as_deref()).map_err(&disk)?;
+        let mut incoming =
+            Incoming::new(download, meter).map_err(|error| wanted.broken(part.have(), error))?;
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            if stop.load(Ordering::Relaxed) {
-                return (moved, resumed, Err(DownloadError::Stopped));
+            let count =
+                incoming.read(&mut piece).map_err(|error| wanted.broken(part.have(), error))?;
+            if count == 0 {
+                break;
             }
-            let count = match reader.read(&mut piece) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => {
-                    let broken = DownloadError::Broken { path: path(), have, length, source };
-                    return (moved, resumed, Err(broken));
-                }
-            };
-            moved += count as u64;
-            if have + count as u64 > length {
-                return (moved, resumed, Err(DownloadError::Longer { path: path(), length }));
+            if part.have() + count as u64 > length {
+                return Err(DownloadError::Longer { path: path(), length });
             }
-            if let Err(source) = file.write_all(&piece[..count]) {
-                return (moved, resumed, Err(disk(source)));
-            }
-            hasher.update(&piece[..count]);
-            have += count as u64;
+            part.append(piece.get(..count).unwrap_or_default()).map_err(&disk)?;
         }
     }
-    if have < length {
-        return (moved, resumed, Err(DownloadError::Shorter { path: path(), have, length }));
+    if part.have() < length {
+        return Err(DownloadError::Shorter { path: path(), have: part.have(), length });
     }
-    let got = hasher.finish();
+    let got = part.digest();
     if got == sha256 {
-        (moved, resumed, file.sync_all().map_err(disk))
+        Ok(())
     } else {
-        (moved, resumed, Err(DownloadError::Altered { path: path(), signed: sha256, got }))
+        Err(DownloadError::Altered { path: path(), signed: sha256, got })
     }
 }
 
-/// What an earlier attempt left, hashed; a longer one than signed is thrown away.
-fn open_part(part: &Path, length: u64) -> io::Result<(File, Hasher, u64)> {
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(part)?;
-    let mut hasher = Hasher::default();
-    if file.metadata()?.len() > length {
-        restart(&mut file)?;
-    }
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut have = 0;
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok((file, hasher, have)),
-            count => {
-                hasher.update(&piece[..count]);
-                have += count as u64;
-            }
-        }
-    }
-}
-
-fn restart(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.seek(SeekFrom::Start(0)).map(drop)
-}
-
-/// Gives the complete, synced part its own name, durably.
-fn finish(part: &Path, object: &Path) -> Result<(), DownloadError> {
-    let folder = object.parent().unwrap_or(object);
-    RealDisk
-        .rename(part, object)
-        .and_then(|()| RealDisk.sync_dir(folder))
-        .map_err(|source| DownloadError::Disk { file: object.to_owned(), source })
+/// Gives the complete part its own name, durably.
+fn finish(part: Part, state: &StateDir, object: Object) -> Result<(), DownloadError> {
+    let to = state.staged_object(&object.sha256);
+    part.finish(&to)
+        .and_then(|()| TagFile::of(state, &object.sha256).remove())
+        .map_err(|source| DownloadError::Disk { file: to, source })
 }
 
 fn remove(part: &Path) -> Result<(), DownloadError> {

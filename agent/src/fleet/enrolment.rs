@@ -17,11 +17,11 @@ use protocol::{
     blob::Blob,
     command::{Reader, Refusal},
     digest::Digest,
-    enrol::{EnrolRequest, EnrolToken, Enrolled, TokenError},
+    enrol::{Authority, EnrolRequest, EnrolToken, Enrolled, TokenError},
     id::DeviceId,
     key::{KeyError, SigningKey},
     time::UnixMs,
-    tuf::early::{VerifyError, pinned_root},
+    tuf::{chain::pinned_root, refusal::VerifyError},
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use ring::rand::SystemRandom;
@@ -32,6 +32,7 @@ use rustls_pki_types::{
 use slots::{
     disk::{self, Disk, RealDisk},
     layout::StateDir,
+    trust::{self, TrustError},
 };
 
 use crate::fleet::{
@@ -133,6 +134,9 @@ pub enum EnrolError {
     /// The root is not signed as it should be.
     #[error("checking the release root")]
     Root(#[from] VerifyError),
+    /// What to trust cannot be kept.
+    #[error("keeping what this device trusts")]
+    Trust(#[from] TrustError),
     /// The sealing key is not signed by the controller's key.
     #[error("checking the controller's sealing key")]
     SealKey(#[source] Refusal),
@@ -309,7 +313,7 @@ fn keep(state: &StateDir, enrolled: &Enrolled) -> Result<(), EnrolError> {
     let folder = state.identity();
     replace(&folder.join(identity::CERTIFICATE), enrolled.certificate_pem.as_bytes())?;
     replace(&folder.join(identity::AUTHORITY), enrolled.ca_pem.as_bytes())?;
-    replace(&state.trusted_root(), enrolled.root.as_slice())?;
+    trust::enrol(&RealDisk, state, enrolled.root.as_slice(), &Authority::from(enrolled))?;
     // Said by the controller of an earlier identity, if any; this one says its own.
     disk::remove(&RealDisk, &state.halt())
         .map_err(|source| EnrolError::Disk { path: state.halt(), source })?;

@@ -1,32 +1,41 @@
 //! From an assignment to a complete staging area. Blocking: it runs on a thread of its own.
 //!
-//! Documents first, verified; then what the signed manifest asks of the machine; then only the objects that neither
-//! the store nor the staging area holds; and last, durably, the request that calls the updater.
+//! Documents first, verified; then what the signed manifest asks of the machine, and the room for it; then only the
+//! objects that neither the store nor the staging area holds; and last, durably, the request that calls the updater.
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::atomic::AtomicBool};
 
 use protocol::{
     blob::Blob,
-    cbor::DOCUMENT_BYTES_MAX,
     command::Desired,
     digest::Digest,
-    handover::Request,
-    manifest::{File, Manifest},
+    handover::{Request, RoleDocument},
+    id::Environment,
+    manifest::{File, Manifest, Object},
     time::UnixMs,
-    tuf::early::{Floor, Release},
+    tuf::{permit::Holder, verify::Release},
     verified::Verified,
 };
 use slots::{
     disk::{Disk, RealDisk},
     layout::StateDir,
+    trust::{self, TrustError},
 };
 
 use crate::fleet::{
     artifact_server::ArtifactServer,
-    download::{self, DownloadError, Wanted},
-    release_documents::{DocumentsError, ReleaseDocuments, fetch_documents},
+    download,
+    meter::Meter,
+    mirrors::Transport,
+    release_documents::{DocumentsError, ReleaseDocuments, Yardstick, fetch_documents},
+    reservation::{self, Space},
     state_file::{self, StateFileError},
+    tag_file::TagFile,
+    transfer::{DownloadError, Wanted},
 };
+
+/// Most times that the store is asked what is missing.
+const ROUNDS_MAX: usize = 3;
 
 /// What this machine offers to a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +55,16 @@ pub struct Job {
     pub state: StateDir,
     /// Where it comes from.
     pub server: ArtifactServer,
+    /// How its objects travel.
+    pub transport: Transport,
     /// What is wanted.
     pub desired: Verified<Desired>,
     /// The same as the controller signed it.
     pub desired_bytes: Vec<u8>,
-    /// What this device never goes below.
-    pub floor: Floor,
+    /// Where this device belongs.
+    pub environment: Environment,
+    /// The highest release counter that this device committed.
+    pub counter_floor: u64,
     /// What this machine offers.
     pub offer: Offer,
     /// The present.
@@ -76,6 +89,9 @@ pub struct Fetched {
 /// Why a release is not fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    /// What this device trusts cannot be read.
+    #[error("reading what this device trusts")]
+    Trust(#[from] TrustError),
     /// Its documents.
     #[error("fetching the signed documents")]
     Documents(#[from] DocumentsError),
@@ -105,11 +121,11 @@ pub enum FetchError {
 
 impl FetchError {
     /// Whether trying again may help; if not, the release is refused.
-    pub const fn passes(&self) -> bool {
+    pub fn passes(&self) -> bool {
         match self {
             Self::Documents(source) => source.passes(),
             Self::Download { source, .. } => source.passes(),
-            Self::Fit(_) => false,
+            Self::Fit(_) | Self::Trust(_) => false,
             Self::Disk { .. } | Self::Request(_) => true,
         }
     }
@@ -135,49 +151,70 @@ impl Fetched {
 
 /// Fetches the release and leaves the request for the updater.
 pub fn fetch(job: &Job, stop: &AtomicBool) -> Result<Fetched, FetchError> {
-    let root = job.state.trusted_root();
-    let trusted = RealDisk
-        .read(&root, DOCUMENT_BYTES_MAX as u64)
-        .map_err(|source| FetchError::Disk { path: root, source })?;
-    let documents = fetch_documents(&job.server, &trusted, job.desired.get(), job.floor, job.now)?;
+    let trusted = trust::load(&RealDisk, &job.state)?;
+    let desired = job.desired.get();
+    let yardstick = Yardstick {
+        trusted: &trusted,
+        environment: &job.environment,
+        holder: Holder { fleet: &desired.fleet, device: desired.device },
+        counter_floor: job.counter_floor,
+        now: job.now,
+    };
+    let documents = fetch_documents(&job.server, desired, yardstick)?;
     let manifest = &documents.release.get().manifest;
-    let missing = missing(&job.state, manifest)?;
-    let to_store = missing.iter().map(|file| file.length).sum();
-    let to_stage = missing.iter().map(|file| file.object().length).sum();
-    fits(&documents.release, &job.offer, Space { to_stage, to_store }).map_err(FetchError::Fit)?;
-    tidy(&job.state, manifest)?;
-    let mut seen = BTreeSet::new();
-    let (mut files_fetched, mut bytes_moved) = (0, 0);
-    for file in missing {
-        let object = file.object();
-        if !seen.insert(object.sha256) || staged(&job.state, file)? {
-            continue;
+    let mut meter = Meter::new(stop, job.transport.limit, job.transport.slowest);
+    let mut files_fetched = 0;
+    // The updater may remove from the store, meanwhile, what a release that it rolled back alone had used.
+    for _ in 0..ROUNDS_MAX {
+        let count = bring(job, &documents.release, &mut meter)?;
+        files_fetched += count;
+        if count == 0 {
+            break;
         }
-        let wanted = Wanted { object, path: &file.path };
-        bytes_moved += download::download(&job.server, &job.state, wanted, stop)
-            .map_err(|source| FetchError::Download { name: manifest.name.clone(), source })?;
-        files_fetched += 1;
     }
     let fetched = Fetched {
         name: manifest.name.clone(),
         files: manifest.files.len(),
         files_fetched,
         bytes: manifest.objects().iter().map(|object| object.length).sum(),
-        bytes_moved,
+        bytes_moved: meter.moved(),
     };
     request(job, documents)?;
     Ok(fetched)
 }
 
-/// What a release takes on the disk beyond what is there.
-#[derive(Clone, Copy, Debug)]
-struct Space {
-    to_stage: u64,
-    to_store: u64,
+/// Brings what is missing now into the staging area; says how many files that were.
+fn bring(
+    job: &Job,
+    release: &Verified<Release>,
+    meter: &mut Meter<'_>,
+) -> Result<usize, FetchError> {
+    let manifest = &release.get().manifest;
+    let missing = missing(&job.state, manifest)?;
+    let to_fetch = unstaged(&job.state, &missing)?;
+    let space = Space {
+        to_stage: to_fetch.iter().map(|wanted| wanted.object.length).sum(),
+        to_store: missing.iter().map(|file| file.length).sum(),
+    };
+    let objects: Vec<Object> = to_fetch.iter().map(|wanted| wanted.object).collect();
+    let held = reservation::held(&job.state, &objects);
+    fits(release, &job.offer, space, held).map_err(FetchError::Fit)?;
+    tidy(&job.state, manifest)?;
+    hold(&job.state, &objects, space)?;
+    for wanted in &to_fetch {
+        let brought = download::download(&job.transport, &job.server, &job.state, *wanted, meter);
+        if let Err(source) = brought {
+            if !source.passes() {
+                give_back(&job.state)?;
+            }
+            return Err(FetchError::Download { name: manifest.name.clone(), source });
+        }
+    }
+    Ok(to_fetch.len())
 }
 
 /// Holds the signed requirements against the machine, before anything big moves.
-fn fits(release: &Verified<Release>, offer: &Offer, space: Space) -> Result<(), String> {
+fn fits(release: &Verified<Release>, offer: &Offer, space: Space, held: u64) -> Result<(), String> {
     let requires = &release.get().manifest.requires;
     if requires.platform != offer.platform {
         return Err(format!(
@@ -189,14 +226,49 @@ fn fits(release: &Verified<Release>, offer: &Offer, space: Space) -> Result<(), 
         let (needs, has) = (size(requires.memory_bytes), size(offer.memory_bytes));
         return Err(format!("its models need {needs} of memory, this machine has {has}"));
     }
-    let needs = space.to_stage.saturating_add(space.to_store);
-    if needs > offer.disk_free_bytes {
-        let (needs, has) = (size(needs), size(offer.disk_free_bytes));
-        return Err(format!(
-            "it needs {needs} of disk space, {has} are free; make room and assign it again"
-        ));
+    let free = offer.disk_free_bytes.saturating_add(held);
+    if space.total() > free { Err(no_room(space, free)) } else { Ok(()) }
+}
+
+fn no_room(space: Space, free: u64) -> String {
+    format!(
+        "it needs {} of disk space ({} to fetch, {} to install), {} are free; make room and assign it again",
+        size(space.total()),
+        size(space.to_stage),
+        size(space.to_store),
+        size(free)
+    )
+}
+
+/// Takes the room on the disk before anything moves.
+fn hold(state: &StateDir, objects: &[Object], space: Space) -> Result<(), FetchError> {
+    match reservation::hold(state, objects, space) {
+        Ok(()) => Ok(()),
+        Err(full) if full.kind() == io::ErrorKind::StorageFull => {
+            let free = reservation::free_bytes(state);
+            let held = reservation::held(state, objects);
+            Err(FetchError::Fit(no_room(space, free.saturating_add(held))))
+        }
+        Err(source) => Err(FetchError::Disk { path: state.staging(), source }),
     }
-    Ok(())
+}
+
+fn give_back(state: &StateDir) -> Result<(), FetchError> {
+    reservation::release(state)
+        .map_err(|source| FetchError::Disk { path: state.reserved(), source })
+}
+
+/// What has to be fetched for `missing`: each object once, those that lie complete in the staging area left out.
+fn unstaged<'a>(state: &StateDir, missing: &[&'a File]) -> Result<Vec<Wanted<'a>>, FetchError> {
+    let mut seen = BTreeSet::new();
+    let mut wanted = Vec::new();
+    for file in missing {
+        let object = file.object();
+        if seen.insert(object.sha256) && !staged(state, file)? {
+            wanted.push(Wanted { object, chunks: file.chunks, path: &file.path });
+        }
+    }
+    Ok(wanted)
 }
 
 /// The files that the store does not hold as installed.
@@ -234,7 +306,9 @@ fn tidy(state: &StateDir, manifest: &Manifest) -> Result<(), FetchError> {
     let wanted: BTreeSet<String> = manifest
         .objects()
         .iter()
-        .flat_map(|object| [object.sha256.to_string(), format!("{}.part", object.sha256)])
+        .flat_map(|Object { sha256, .. }| {
+            [sha256.to_string(), format!("{sha256}.part"), TagFile::name(sha256)]
+        })
         .collect();
     for name in RealDisk.list(&folder).map_err(disk)? {
         if !wanted.contains(&name) {
@@ -246,11 +320,19 @@ fn tidy(state: &StateDir, manifest: &Manifest) -> Result<(), FetchError> {
 
 /// Leaves the request, durably; the objects were durable before.
 fn request(job: &Job, documents: ReleaseDocuments) -> Result<(), FetchError> {
+    let offered = documents.offered;
     let request = Request {
         desired: Blob::from(job.desired_bytes.clone()),
-        roots: documents.roots.into_iter().map(Blob::from).collect(),
-        targets: Blob::from(documents.targets),
-        manifest: Blob::from(documents.manifest),
+        roots: offered.roots.into_iter().map(Blob::from).collect(),
+        timestamp: Blob::from(offered.timestamp),
+        snapshot: Blob::from(offered.snapshot),
+        targets: offered
+            .roles
+            .into_iter()
+            .map(|(role, document)| RoleDocument { role, document: Blob::from(document) })
+            .collect(),
+        manifest: Blob::from(offered.manifest),
+        permit: documents.permit.map(Blob::from),
     };
     Ok(state_file::save(&RealDisk, &job.state.request(), &request)?)
 }

@@ -32,7 +32,10 @@ use rumqttc::{
 };
 use slots::disk::{self, RealDisk};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -129,6 +132,9 @@ struct Link {
     /// When each was sent last, counted in reports.
     turns: BTreeMap<u64, u64>,
     turn: u64,
+    /// The newest messages of the controller that found no room yet.
+    held_desired: Option<Message>,
+    held_halt: Option<Message>,
 }
 
 /// Keeps the session until the gateway stops.
@@ -149,6 +155,8 @@ pub async fn run(parts: Parts) {
         under_way: BTreeMap::new(),
         turns: BTreeMap::new(),
         turn: 0,
+        held_desired: None,
+        held_halt: None,
     };
     link.restore_key().await;
     link.live(&mut seen).await;
@@ -199,7 +207,10 @@ impl Link {
                 },
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = self.parts.stop.changed() => if changed.is_err() { return },
-                tick = looks.tick() => self.forget_overdue(tick),
+                tick = looks.tick() => {
+                    self.forget_overdue(tick);
+                    self.pass_on_held();
+                }
             }
             let size = *changes.borrow_and_update();
             self.parts.status.send_if_modified(|status| {
@@ -287,8 +298,38 @@ impl Link {
             ) => return self.note(format!("a message on the foreign topic `{topic}` is ignored")),
             Err(error) => return self.note(chain(&error)),
         };
-        if self.parts.inbox.send(message).await.is_err() {
-            tracing::debug!("an assignment came while the agent was stopping");
+        self.pass_on(message);
+    }
+
+    /// Hands a message over without waiting, since anybody who can publish on the broker can have many of them come. What
+    /// finds no room is dropped unless the controller signed it: that is retained, but would come again only with the
+    /// next session.
+    fn pass_on(&mut self, message: Message) {
+        match self.parts.inbox.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(message)) if self.is_genuine(&message) => match message {
+                Message::Desired(_) => self.held_desired = Some(message),
+                Message::Halt(_) => self.held_halt = Some(message),
+            },
+            Err(TrySendError::Full(_)) => {
+                self.note("more messages come that nobody signed than can be looked at".to_owned());
+            }
+            Err(TrySendError::Closed(_)) => {
+                tracing::debug!("an assignment came while the agent was stopping");
+            }
+        }
+    }
+
+    fn is_genuine(&self, message: &Message) -> bool {
+        match message {
+            Message::Desired(bytes) => self.reader().desired(bytes, 0, clock::now()).is_ok(),
+            Message::Halt(bytes) => self.reader().halt(bytes, 0).is_ok(),
+        }
+    }
+
+    fn pass_on_held(&mut self) {
+        for message in [self.held_halt.take(), self.held_desired.take()].into_iter().flatten() {
+            self.pass_on(message);
         }
     }
 

@@ -24,9 +24,17 @@ pub async fn run(
     let mut ticks = tokio::time::interval(every);
     while !published.is_closed() {
         ticks.tick().await;
-        let state = state.clone();
+        let (state, known) = (state.clone(), newest);
         // The time only matters to a record that is made up because there is none; at 0 it is the same each time.
-        let look = spawn_blocking(move || record::load(&RealDisk, &state, UnixMs(0))).await;
+        let look = spawn_blocking(move || {
+            let loaded = record::load(&RealDisk, &state, UnixMs(0));
+            if loaded.generation > known {
+                // The controller hears of it: it must not go with the power.
+                record::settle(&RealDisk, &state);
+            }
+            loaded
+        })
+        .await;
         let Ok(Loaded { record, generation, .. }) = look else { return };
         // The other copy is older: it is seen for a moment while the newest is being written.
         if generation >= newest {

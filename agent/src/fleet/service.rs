@@ -23,9 +23,10 @@ use crate::{
         identity::{Identity, IdentityError},
         journal::{Journal, JournalError},
         link::{self, Timing},
+        mirrors::Transport,
         record_watch,
         relay::{Relay, RelayError},
-        reporter, trial,
+        reporter, transport_file, trial,
     },
     observe::{heartbeat::Beat, logging::chain},
 };
@@ -204,7 +205,7 @@ struct Connected {
 /// Waits for an identity, then keeps relay, link and assignments going.
 async fn connected(mut parts: Connected) {
     let mut told = false;
-    let (identity, relay, server) = loop {
+    let Started { identity, relay, server, transport } = loop {
         parts.beat.tick();
         if *parts.stop.borrow() {
             return parts.beat.end();
@@ -240,6 +241,7 @@ async fn connected(mut parts: Connected) {
         identity: Arc::clone(&identity),
         state: parts.config.state.clone(),
         server,
+        transport,
         host: parts.host,
         journal: parts.journal.clone(),
         records: parts.records,
@@ -266,21 +268,33 @@ async fn connected(mut parts: Connected) {
     relaying.abort();
 }
 
+/// What the link needs.
+struct Started {
+    identity: Arc<Identity>,
+    relay: Relay,
+    server: ArtifactServer,
+    transport: Transport,
+}
+
 /// What the link needs, once there is an identity.
-async fn start(
-    config: &FleetConfig,
-) -> Result<Option<(Arc<Identity>, Relay, ArtifactServer)>, StartError> {
+async fn start(config: &FleetConfig) -> Result<Option<Started>, StartError> {
     let folder = config.state.identity();
     let loaded = spawn_blocking(move || Identity::load(&RealDisk, &folder)).await??;
     let Some(identity) = loaded else { return Ok(None) };
     identity.credentials.check()?;
     let server =
         ArtifactServer::new(&identity.enrolled.artifacts, &identity.credentials, config.patience)?;
+    let loaded = transport_file::load(&config.state, &identity.credentials, config.patience);
+    let transport = loaded.unwrap_or_else(|error| {
+        // A mistake in this file must not cut the device off: the fleet's own server is asked.
+        tracing::error!("{}; downloading from the fleet's own server alone", chain(&error));
+        Transport::new(vec![], None)
+    });
     if let Some(folder) = config.socket.parent() {
         std::fs::create_dir_all(folder)
             .map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
     }
     let tls = identity.credentials.client_config()?;
     let relay = Relay::bind(&config.socket, identity.broker.clone(), tls)?;
-    Ok(Some((Arc::new(identity), relay, server)))
+    Ok(Some(Started { identity: Arc::new(identity), relay, server, transport }))
 }

@@ -3,10 +3,12 @@
 //! # Layout
 //! - [`status`]: the one shared picture of this process; [`tally`]: how many answers, how fast
 //! - [`events`]: things nobody may miss, on their way to the outbox; [`heartbeat`]: which loop still turns
-//! - [`metrics`]: for Prometheus; [`vitals`]: of the host; [`clock`]: the one place that reads the time
+//! - [`metrics`]: for Prometheus; [`vitals`]: of the host; [`clock`]: the one place that reads the time;
+//!   [`built`]: when this agent was made
 //! - [`stopping`]: how loops learn that they are to end
 //! - [`logging`]: to the journal, else to standard error
 
+pub mod built;
 pub mod clock;
 pub mod events;
 pub mod heartbeat;

@@ -1,51 +1,35 @@
 //! Accepts connections to the local API, and ends without dropping a request.
 //!
-//! Ending has two steps, since a client may be about to send its next request on an open connection. First every response
-//! says `Connection: close`, while new connections are still taken; then none is taken any more (they wait at the
-//! listening socket, which somebody else holds too, for the next gateway), idle ones are closed, busy ones finish, and
-//! one that was just opened may still ask its first question.
+//! When another gateway takes this one's place, no connection is taken any more (they wait at the listening socket, which
+//! somebody else holds too), and the open ones are left to the next gateway, each when no request is under way on it.
+//!
+//! Where there is nobody to leave them to, ending has two steps, since a client may be about to send its next request on
+//! an open connection. First every response says `Connection: close`, while new connections are still taken; then none is
+//! taken any more, idle ones are closed, busy ones finish, and one that was just opened may still ask its first question.
 
 use std::{
-    io,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    io, net::TcpStream as StdTcpStream, os::unix::net::UnixStream as StdUnixStream, sync::Arc,
     time::Duration,
 };
 
 use axum::Router;
-use hyper::{Request, body::Incoming, server::conn::http1, service::Service};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time,
 };
 
+use crate::serve::{
+    bequest::{Bequest, Kind, Left},
+    conversation::{Terms, converse},
+    taking::{Taking, ended},
+};
+
 /// Most connections at once over one listener; more wait at the listening socket.
 pub const CONNECTIONS_MAX: u32 = 512;
-/// Longest wait for the head of a request, and so for the next request on an open connection.
-const HEAD_MAX: Duration = Duration::from_secs(60);
-/// Longest wait for the first request on a connection that was taken just before none was any more.
-const FIRST_MAX: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, such as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Whether connections are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taking {
-    /// Yes.
-    All,
-    /// No more; those that are open finish.
-    None,
-}
 
 /// Where connections come from.
 #[derive(Debug)]
@@ -56,15 +40,40 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// Serves `router` on `listener` until `taking` says [`Taking::None`] and every connection has ended.
-pub async fn serve(
-    listener: Listener,
-    router: Router,
-    connections: Gauge,
-    taking: watch::Receiver<Taking>,
-) {
-    let mut until = taking.clone();
+/// What a server serves, and with what.
+pub struct Server {
+    /// Where connections come from.
+    pub listener: Listener,
+    /// The routes.
+    pub router: Router,
+    /// Counts open connections.
+    pub connections: Gauge,
+    /// Whether connections are taken.
+    pub taking: watch::Receiver<Taking>,
+    /// Where open connections are left to the next gateway.
+    pub bequest: Option<Arc<Bequest>>,
+}
+
+impl Listener {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Tcp(_) => Kind::Tcp,
+            Self::Unix(_) => Kind::Unix,
+        }
+    }
+}
+
+/// Serves what the last gateway left and who connects, until no more are taken and every connection has ended.
+pub async fn serve(server: Server, left: Vec<Left>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let kind = server.listener.kind();
+    for left in left.into_iter().filter(|left| left.kind == kind) {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { break };
+        if let Err(reason) = server.go_on(left, permit) {
+            tracing::warn!(%reason, "a connection that the last gateway left is lost");
+        }
+    }
+    let mut until = server.taking.clone();
     loop {
         let permit = tokio::select! {
             permit = Arc::clone(&permits).acquire_owned() => permit,
@@ -73,7 +82,7 @@ pub async fn serve(
         // The semaphore is never closed.
         let Ok(permit) = permit else { break };
         let accepted = tokio::select! {
-            accepted = accept(&listener, &router, &connections, &taking, permit) => accepted,
+            accepted = server.accept(permit) => accepted,
             () = ended(&mut until) => break,
         };
         if let Err(reason) = accepted {
@@ -81,93 +90,74 @@ pub async fn serve(
             time::sleep(ACCEPT_PAUSE).await;
         }
     }
-    drop(listener);
+    drop(server);
     if permits.acquire_many(CONNECTIONS_MAX).await.is_err() {
         tracing::error!("connections cannot be waited for");
     }
 }
 
-async fn ended(taking: &mut watch::Receiver<Taking>) {
-    if taking.wait_for(|taking| *taking == Taking::None).await.is_err() {
-        tracing::debug!("nobody says any more whether connections are taken");
-    }
-}
-
-async fn accept(
-    listener: &Listener,
-    router: &Router,
-    connections: &Gauge,
-    taking: &watch::Receiver<Taking>,
-    permit: OwnedSemaphorePermit,
-) -> io::Result<()> {
-    match listener {
-        Listener::Tcp(listener) => {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let open = Open::new(permit, connections.clone());
-            tokio::spawn(converse(stream, router.clone(), taking.clone(), open));
-        }
-        Listener::Unix(listener) => {
-            let (stream, _) = listener.accept().await?;
-            let open = Open::new(permit, connections.clone());
-            tokio::spawn(converse(stream, router.clone(), taking.clone(), open));
-        }
-    }
-    Ok(())
-}
-
-/// One connection, until either side ends it.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    router: Router,
-    mut taking: watch::Receiver<Taking>,
-    open: Open,
-) {
-    let asked = Arc::new(AtomicBool::new(false));
-    let service = Marking { inner: TowerToHyperService::new(router), asked: Arc::clone(&asked) };
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = ended(&mut taking) => {
-            // A client that has just connected is about to ask; closing now would fail its request.
-            let first = async {
-                if !asked.load(Ordering::Relaxed) {
-                    time::sleep(FIRST_MAX).await;
-                }
-            };
-            tokio::select! {
-                result = connection.as_mut() => result,
-                () = first => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+impl Server {
+    async fn accept(&self, permit: OwnedSemaphorePermit) -> io::Result<()> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                self.begin_tcp(stream, Vec::new(), permit);
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                self.begin_unix(stream, Vec::new(), permit);
             }
         }
-    };
-    if let Err(reason) = result {
-        tracing::debug!(%reason, "connection ended");
+        Ok(())
     }
-    drop(open);
-}
 
-/// A service that notes that it was asked.
-struct Marking<S> {
-    inner: S,
-    asked: Arc<AtomicBool>,
-}
+    fn go_on(&self, left: Left, permit: OwnedSemaphorePermit) -> io::Result<()> {
+        let Left { kind, connection, unread } = left;
+        match kind {
+            Kind::Tcp => {
+                let stream = StdTcpStream::from(connection);
+                stream.set_nonblocking(true)?;
+                self.begin_tcp(TcpStream::from_std(stream)?, unread, permit);
+            }
+            Kind::Unix => {
+                let stream = StdUnixStream::from(connection);
+                stream.set_nonblocking(true)?;
+                self.begin_unix(UnixStream::from_std(stream)?, unread, permit);
+            }
+        }
+        Ok(())
+    }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Marking<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+    fn begin_tcp(&self, stream: TcpStream, unread: Vec<u8>, permit: OwnedSemaphorePermit) {
+        let (open, terms) = (self.open(permit), self.terms(unread));
+        tokio::spawn(async move {
+            converse(stream, terms).await;
+            drop(open);
+        });
+    }
 
-    fn call(&self, request: Request<Incoming>) -> S::Future {
-        self.asked.store(true, Ordering::Relaxed);
-        self.inner.call(request)
+    fn begin_unix(&self, stream: UnixStream, unread: Vec<u8>, permit: OwnedSemaphorePermit) {
+        let (open, terms) = (self.open(permit), self.terms(unread));
+        tokio::spawn(async move {
+            converse(stream, terms).await;
+            drop(open);
+        });
+    }
+
+    fn open(&self, permit: OwnedSemaphorePermit) -> Open {
+        self.connections.inc();
+        Open { _permit: permit, connections: self.connections.clone() }
+    }
+
+    fn terms(&self, unread: Vec<u8>) -> Terms {
+        Terms {
+            kind: self.listener.kind(),
+            router: self.router.clone(),
+            taking: self.taking.clone(),
+            bequest: self.bequest.clone(),
+            unread,
+        }
     }
 }
 
@@ -175,13 +165,6 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Marking<S> {
 struct Open {
     _permit: OwnedSemaphorePermit,
     connections: Gauge,
-}
-
-impl Open {
-    fn new(permit: OwnedSemaphorePermit, connections: Gauge) -> Self {
-        connections.inc();
-        Self { _permit: permit, connections }
-    }
 }
 
 impl Drop for Open {

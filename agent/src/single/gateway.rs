@@ -1,5 +1,5 @@
 //! The gateway child: a try is spent before each start, it is started again whenever it ends, and it is killed when it
-//! no longer answers.
+//! does not begin to answer, or no longer does.
 
 use std::{
     net::TcpListener,
@@ -7,21 +7,31 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use crate::{
     daemon::{ending::ENDING_MAX, watchdog},
     observe::{clock, logging, stopping::stopped},
+    serve::bequest::Bequest,
     single::{
         back_off::BackOff,
         child::{self, ChildError, Running},
         plan::Plan,
     },
-    sockets::{API_TCP, API_UNIX},
+    sockets::{API_TCP, API_UNIX, BEQUEST_LEAVE, BEQUEST_TAKE},
 };
 
 /// How often it is asked whether it lives.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often before its first answer.
+const LOOK_STARTING: Duration = Duration::from_millis(200);
+/// Longest time to its first answer. Everybody's requests wait meanwhile.
+const START_MAX: Duration = Duration::from_secs(10);
+/// The same on a machine that was too slow for less: doubled with every start that failed by it.
+const START_MAX_LONGEST: Duration = Duration::from_secs(80);
 /// So many unanswered looks in a row, and it is killed.
 const MISSED_MAX: u32 = 6;
 /// Longest time that spending a try may take: it verifies a slot.
@@ -36,20 +46,41 @@ pub struct ApiSockets {
     pub tcp: TcpListener,
     /// On a Unix socket.
     pub unix: UnixListener,
+    /// By which open connections go from one gateway to the next.
+    pub bequest: Bequest,
+}
+
+/// How a gateway ended.
+struct Ended {
+    lived: Duration,
+    /// It gave an answer before.
+    answered: bool,
+    /// It ended in order, as one does whose successor is to start.
+    in_order: bool,
 }
 
 /// Keeps a gateway running until `stop`.
 pub async fn run(plan: Plan, sockets: ApiSockets, mut stop: watch::Receiver<bool>) {
     let mut back_off = BackOff::default();
+    let mut start_max = START_MAX;
     let mut starts = 0_u64;
     while !*stop.borrow() {
         starts = starts.saturating_add(1);
         let name = format!("{}-{starts}", clock::now().0);
         arm(&plan, &name).await;
-        let lived = match start(&plan, &name, &sockets) {
+        let pause = match start(&plan, &name, &sockets) {
             Ok(mut running) => {
                 tokio::select! {
-                    lived = watch_over(&plan, &mut running) => lived,
+                    ended = watch_over(&plan, &sockets.bequest, &mut running, start_max) => {
+                        let too_slow = !ended.answered && ended.lived >= start_max;
+                        start_max =
+                            if too_slow { (start_max * 2).min(START_MAX_LONGEST) } else { START_MAX };
+                        if ended.answered && ended.in_order {
+                            Duration::ZERO
+                        } else {
+                            back_off.after(ended.lived)
+                        }
+                    }
                     () = stopped(&mut stop) => {
                         finish(&plan, running).await;
                         return;
@@ -58,41 +89,68 @@ pub async fn run(plan: Plan, sockets: ApiSockets, mut stop: watch::Receiver<bool
             }
             Err(reason) => {
                 tracing::error!("no gateway: {}", logging::chain(&reason));
-                Duration::ZERO
+                back_off.after(Duration::ZERO)
             }
         };
         tokio::select! {
-            () = time::sleep(back_off.after(lived)) => {}
+            () = time::sleep(pause) => {}
             () = stopped(&mut stop) => return,
         }
     }
 }
 
 fn start(plan: &Plan, name: &str, sockets: &ApiSockets) -> Result<Running, ChildError> {
+    let (leave, take) = sockets.bequest.ends();
     child::start(
         "gateway",
         plan.gateway(name),
-        &[(API_TCP, sockets.tcp.as_fd()), (API_UNIX, sockets.unix.as_fd())],
+        &[
+            (API_TCP, sockets.tcp.as_fd()),
+            (API_UNIX, sockets.unix.as_fd()),
+            (BEQUEST_LEAVE, leave),
+            (BEQUEST_TAKE, take),
+        ],
     )
 }
 
-/// Until it has ended: how long it lived.
-async fn watch_over(plan: &Plan, running: &mut Running) -> Duration {
+/// Until it has ended.
+async fn watch_over(
+    plan: &Plan,
+    bequest: &Bequest,
+    running: &mut Running,
+    start_max: Duration,
+) -> Ended {
     let mut missed = 0;
+    let mut answered = false;
+    let late = time::sleep_until(Instant::now() + start_max);
+    tokio::pin!(late);
     loop {
+        let pause = if answered { LOOK } else { LOOK_STARTING };
         tokio::select! {
             ended = running.ended() => return match ended {
                 Ok((status, lived)) => {
                     tracing::info!(%status, lived_s = lived.as_secs(), "gateway ended");
-                    lived
+                    Ended { lived, answered, in_order: status.success() }
                 }
                 Err(reason) => {
                     tracing::error!("{}", logging::chain(&reason));
-                    Duration::ZERO
+                    Ended { lived: Duration::ZERO, answered, in_order: false }
                 }
             },
-            answered = look(plan) => match answered {
-                Ok(()) => missed = 0,
+            () = &mut late, if !answered && missed < MISSED_MAX => {
+                tracing::error!(start_max_s = start_max.as_secs(), "gateway did not begin to answer and is killed");
+                running.kill();
+                missed = MISSED_MAX;
+            }
+            looked = look(plan, pause) => match looked {
+                Ok(()) => {
+                    missed = 0;
+                    if !answered {
+                        answered = true;
+                        refuse_left(bequest);
+                    }
+                }
+                Err(_) if !answered => {}
                 Err(reason) => {
                     missed += 1;
                     tracing::warn!(%reason, missed, "gateway does not answer");
@@ -106,9 +164,18 @@ async fn watch_over(plan: &Plan, running: &mut Running) -> Duration {
     }
 }
 
-async fn look(plan: &Plan) -> std::io::Result<()> {
-    time::sleep(LOOK).await;
+async fn look(plan: &Plan, pause: Duration) -> std::io::Result<()> {
+    time::sleep(pause).await;
     watchdog::answers(&plan.api_socket()).await
+}
+
+/// A gateway takes what was left before it answers anything. One that did not knows nothing of it, as an agent of an
+/// earlier version would: the clients learn at once that nobody will answer on these connections.
+fn refuse_left(bequest: &Bequest) {
+    let left = bequest.take_all().len();
+    if left > 0 {
+        tracing::warn!(left, "connections that this gateway did not take are closed");
+    }
 }
 
 /// A failure is said by `socle-launch` itself, and the start goes on.

@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     daemon::listeners::{ListenError, bind_tcp, bind_unix},
+    serve::bequest::Bequest,
     single::{
         gateway::{self, ApiSockets},
         plan::Plan,
@@ -46,6 +47,9 @@ pub enum SupervisorError {
     /// A socket.
     #[error("opening the sockets that are passed on")]
     Listen(#[from] ListenError),
+    /// The pair by which connections go from one gateway to the next.
+    #[error("making the sockets by which one gateway leaves its connections to the next")]
+    Bequest(#[source] io::Error),
     /// Signals.
     #[error("waiting for signals")]
     Signal(#[source] io::Error),
@@ -69,7 +73,8 @@ pub async fn run(plan: Plan) -> Result<(), SupervisorError> {
     let address =
         tcp.local_addr().map_err(|source| ListenError::Tcp { address: plan.listen, source })?;
     let plan = Plan { listen: address, ..plan };
-    let sockets = ApiSockets { tcp, unix: bind_unix(&plan.api_socket())? };
+    let bequest = Bequest::new().map_err(SupervisorError::Bequest)?;
+    let sockets = ApiSockets { tcp, unix: bind_unix(&plan.api_socket())?, bequest };
     let mut children = JoinSet::new();
     for slot in Slot::BOTH {
         let path = plan.worker_socket(slot);

@@ -1,6 +1,6 @@
 //! The inactive slot, from the staging area and the store.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{collections::BTreeSet, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use protocol::{digest::Digest, manifest::Manifest};
 use slots::{
@@ -82,16 +82,25 @@ pub fn build(
     let installing = |source| BuildError::Install { slot: held.slot, source };
     let missing = store.missing(manifest);
     let new_bytes = missing.iter().map(|object| object.length).sum();
-    fit::fits(&limits.host, &manifest.requires, new_bytes).map_err(BuildError::Unfit)?;
+    let room = give_back(disk, dir)
+        .map_err(|source| BuildError::Staged { path: dir.reserved(), source })?;
+    let free = limits.host.disk_free_bytes.saturating_add(room);
+    let host = Host { disk_free_bytes: free, ..limits.host.clone() };
+    fit::fits(&host, &manifest.requires, new_bytes).map_err(BuildError::Unfit)?;
 
     let agent = manifest.agent().ok_or(BuildError::NoAgent)?.clone();
+    let mut fresh = BTreeSet::new();
     for object in missing.iter().filter(|object| **object != agent.object()) {
         let path = dir.staged_object(&object.sha256);
-        let mut content = File::open(&path)
-            .map_err(|source| BuildError::Staged { path: path.clone(), source })?;
-        if let Err(error) = store.add(*object, &mut content) {
-            forget_staged(disk, dir, &error);
-            return Err(BuildError::Store(error));
+        match store.add_file(*object, &path) {
+            Ok(()) => drop(fresh.insert(object.sha256)),
+            Err(StoreError::Source { source, .. }) => {
+                return Err(BuildError::Staged { path, source });
+            }
+            Err(error) => {
+                forget_staged(disk, dir, &error);
+                return Err(BuildError::Store(error));
+            }
         }
     }
     let place = install::clear(disk, dir, held.slot, manifest).map_err(installing)?;
@@ -119,7 +128,7 @@ pub fn build(
             return Err(BuildError::Archive(error));
         }
     }
-    match install::fill(disk, dir, held.slot, manifest, documents) {
+    match install::fill(disk, dir, held.slot, manifest, documents, &fresh) {
         Err(InstallError::Damaged { digest, source }) => {
             // The store holds a damaged file under this name: without it, the next request brings it again.
             store.forget(&digest).map_err(BuildError::Store)?;
@@ -140,6 +149,13 @@ pub struct Limits {
     pub host: Host,
     /// Longest self-check.
     pub self_check_ms: u64,
+}
+
+/// Frees the room that the gateway held for the copies which are made now; says how much that is.
+fn give_back(disk: &dyn Disk, dir: &StateDir) -> io::Result<u64> {
+    let path = dir.reserved();
+    let held = path.symlink_metadata().map_or(0, |meta| meta.blocks().saturating_mul(512));
+    disk.remove_file(&path).map(|()| held)
 }
 
 /// Removes the staged objects of a release that is built or given up.

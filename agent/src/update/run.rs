@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use protocol::{
-    command::{Desired, Reader},
+    command::Desired,
     digest::Digest,
     handover::{Outcome as Seen, Request, Verdict},
     manifest::Manifest,
@@ -22,6 +22,7 @@ use slots::{
     state::{Event, State},
     store::Store,
     transition::{Effect, Refused, resume},
+    trust::{self, TrustError},
 };
 
 use crate::update::{
@@ -81,6 +82,9 @@ pub enum UpdateError {
     /// An effect of a durable state.
     #[error("finishing what the boot record says")]
     Effect(#[source] InstallError),
+    /// What the device trusts.
+    #[error("keeping what this device trusts")]
+    Trust(#[source] TrustError),
     /// A staged file that is done with.
     #[error("removing {path}")]
     Consume {
@@ -183,9 +187,6 @@ impl Run<'_> {
                     install::stamp(self.disk, self.dir, held, commit)
                         .map_err(UpdateError::Effect)?;
                 }
-                Effect::AdoptRoot(held) => {
-                    install::adopt_root(self.disk, self.dir, held).map_err(UpdateError::Effect)?;
-                }
                 Effect::Sweep(keep) => match install::sweep(self.disk, self.dir, keep.as_ref()) {
                     Ok(slots) => {
                         for slot in slots {
@@ -218,6 +219,7 @@ impl Run<'_> {
     /// Makes the record if there is none, and does again what a crash may have left undone. A committed slot that cannot
     /// be stamped any more is an alarm and no reason to refuse the release that would repair it.
     fn resume(&mut self) -> Result<(), UpdateError> {
+        record::settle(self.disk, self.dir);
         let state = self.change(|record| record.state.clone())?;
         if let Err(error) = self.perform(&resume(&state)) {
             let detail = chain_text(&error);
@@ -279,16 +281,11 @@ impl Run<'_> {
             Found::Unusable(error) => return Some(chain_text(&error)),
             Found::Content(bytes) => bytes,
         };
-        let enrolled = match request::fleet(self.disk, self.dir) {
-            Ok(enrolled) => enrolled,
+        let authority = match trust::authority(self.disk, self.dir) {
+            Ok(authority) => authority,
             Err(error) => return Some(chain_text(&error)),
         };
-        let reader = Reader {
-            fleet: &enrolled.fleet,
-            device: enrolled.device,
-            controller_keys: &enrolled.controller_keys,
-        };
-        match reader.halt(&bytes, 0) {
+        match request::reader(&authority).halt(&bytes, 0) {
             Ok(halt) => halt.get().forbids(release).then(|| halt.get().reason.clone()),
             Err(error) => {
                 Some(format!("the halt left here is not genuine: {}", chain_text(&error)))
@@ -308,28 +305,27 @@ impl Run<'_> {
             }
         };
         let record = self.load();
-        let desired = match request::assignment(self.disk, self.dir, &request, &record, self.now) {
+        let authority = match trust::authority(self.disk, self.dir) {
+            Ok(authority) => authority,
+            Err(error) => return self.refuse(path, &request, None, &chain_text(&error)),
+        };
+        let desired = match request::assignment(&authority, &request, &record, self.now) {
             Ok(desired) => desired,
             Err(error) => return self.refuse(path, &request, None, &chain_text(&error)),
         };
+        let asked = (&authority, &request);
         let checked =
-            request::release(self.disk, self.dir, &request, desired.clone(), &record, self.now);
+            request::release(self.disk, self.dir, asked, desired.clone(), &record, self.now);
         let accepted = match checked {
             Ok(accepted) => accepted,
             Err(error) => {
                 return self.refuse(path, &request, Some(&desired), &chain_text(&error));
             }
         };
-        let underway = match &record.state {
-            State::Staging { trial, .. } => trial.held.release == desired.release,
-            State::Steady { .. }
-            | State::Staged { .. }
-            | State::Loaded { .. }
-            | State::Golden { .. }
-            | State::Armed { .. }
-            | State::Probation { .. } => false,
-        };
-        if !underway {
+        // Every check was passed: what proved the release is trusted from now on, whatever becomes of it.
+        trust::keep(self.disk, self.dir, &accepted.roots, &accepted.trusted)
+            .map_err(UpdateError::Trust)?;
+        if !request::is_under_way(&record, &desired.release) {
             let proven = created(&accepted);
             let now = self.now;
             self.change(|record| obey(record, &desired, now.max(proven)))?;
@@ -359,8 +355,8 @@ impl Run<'_> {
         let manifest = &accepted.release.get().manifest;
         let documents = Documents {
             manifest: request.manifest.as_slice(),
-            targets: request.targets.as_slice(),
-            roots: &accepted.roots,
+            roles: &accepted.roles,
+            root: (accepted.trusted.root().get().version, accepted.trusted.root_bytes()),
         };
         let limits =
             Limits { host: self.config.host.clone(), self_check_ms: self.config.self_check_ms };

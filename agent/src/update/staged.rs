@@ -6,14 +6,12 @@ use std::{
 };
 
 use protocol::{
-    cbor::{self, DOCUMENT_BYTES_MAX, DecodeError, MESSAGE_BYTES_MAX},
-    handover::{Request, Verdict},
+    cbor::{self, DecodeError, MESSAGE_BYTES_MAX},
+    handover::{REQUEST_BYTES_MAX, Request, Verdict},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use slots::disk::{self, Disk};
 
-/// Largest request: an assignment, roots, targets and a manifest.
-const REQUEST_BYTES_MAX: usize = 4 * DOCUMENT_BYTES_MAX;
 /// Largest verdict.
 const VERDICT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 

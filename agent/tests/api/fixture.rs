@@ -20,9 +20,11 @@ use agent::{
         tally::Tally,
     },
     serve::{
+        bequest::Bequest,
         context::Context,
         router::{Access, router},
-        server::{self, Listener, Taking},
+        server::{self, Listener, Server},
+        taking::Taking,
         token::Token,
     },
     worker::client::WorkerClient,
@@ -81,7 +83,7 @@ impl Gateway {
                 tokio::spawn(worker_keeper::run(keeper(&context, worker), stopping));
             }
             vec![
-                serve_tcp(&context, &listener, taken.clone()),
+                serve_tcp(&context, &listener, taken.clone(), None),
                 serve_unix(&context, &folder.path().join("api.sock"), taken),
             ]
         };
@@ -156,29 +158,38 @@ pub(crate) fn context(worker: Option<WorkerClient>) -> Context {
     }
 }
 
-/// Serves the API with a token on a copy of `listener`. Must be called in a runtime.
+/// Serves the API with a token on a copy of `listener`, and on what lies in `bequest`. Must be called in a runtime.
 pub(crate) fn serve_tcp(
     context: &Context,
     listener: &TcpListener,
     taking: watch::Receiver<Taking>,
+    bequest: Option<&Arc<Bequest>>,
 ) -> JoinHandle<()> {
     let listener = listener.try_clone().unwrap();
     listener.set_nonblocking(true).unwrap();
     let listener = Listener::Tcp(tokio::net::TcpListener::from_std(listener).unwrap());
     let access = Access::Token(Arc::new(Token::new(TOKEN).unwrap()));
-    let connections = context.metrics.connections.clone();
-    tokio::spawn(server::serve(listener, router(context.clone(), access), connections, taking))
+    let left = bequest.map(|bequest| bequest.take_all()).unwrap_or_default();
+    let server = Server {
+        listener,
+        router: router(context.clone(), access),
+        connections: context.metrics.connections.clone(),
+        taking,
+        bequest: bequest.cloned(),
+    };
+    tokio::spawn(server::serve(server, left))
 }
 
 fn serve_unix(context: &Context, path: &Path, taking: watch::Receiver<Taking>) -> JoinHandle<()> {
     let listener = Listener::Unix(tokio::net::UnixListener::bind(path).unwrap());
-    let connections = context.metrics.connections.clone();
-    tokio::spawn(server::serve(
+    let server = Server {
         listener,
-        router(context.clone(), Access::Socket),
-        connections,
+        router: router(context.clone(), Access::Socket),
+        connections: context.metrics.connections.clone(),
         taking,
-    ))
+        bequest: None,
+    };
+    tokio::spawn(server::serve(server, Vec::new()))
 }
 
 fn serve_models(slot: &Path, listener: UnixListener) {

@@ -32,6 +32,12 @@ pub(crate) enum Fault {
     Status(u16),
     /// Ranges are not supported: everything comes.
     NoRanges,
+    /// It is somewhere else.
+    Redirect(String),
+    /// It comes in drops: so many bytes, then a pause of so many milliseconds.
+    Drops(usize, u64),
+    /// From the second answer on it is another object, with another tag.
+    Changes(u32),
 }
 
 pub(crate) type Enrol = Arc<dyn Fn(EnrolRequest) -> (u16, Vec<u8>) + Send + Sync>;
@@ -45,6 +51,10 @@ pub(crate) struct Shelf {
     pub(crate) enrol: Option<Enrol>,
     /// Path and range of each request.
     pub(crate) log: Vec<(String, Option<String>)>,
+    /// The condition of each request that has one.
+    pub(crate) conditions: Vec<String>,
+    /// Tags that are not the digest in quotes.
+    pub(crate) tags: BTreeMap<String, String>,
 }
 
 pub(crate) struct Server {
@@ -128,47 +138,79 @@ async fn answer(
     }
     let path = uri.path().trim_start_matches("/artifacts/").to_owned();
     let range = headers.get("range").map(|range| range.to_str().unwrap().to_owned());
-    let (content, fault) = {
+    let condition = headers.get("if-range").map(|tag| tag.to_str().unwrap().to_owned());
+    let (content, fault, tag) = {
         let mut shelf = shelf.lock().unwrap();
         shelf.log.push((path.clone(), range.clone()));
+        shelf.conditions.extend(condition.clone());
         let fault = shelf.faults.get(&path).cloned();
-        if matches!(fault, Some(Fault::CutAfter(_) | Fault::Status(_))) {
-            shelf.faults.remove(&path);
+        match &fault {
+            Some(Fault::CutAfter(_) | Fault::Status(_)) => drop(shelf.faults.remove(&path)),
+            Some(Fault::Changes(answers)) => {
+                let next = Fault::Changes(answers + 1);
+                shelf.faults.insert(path.clone(), next);
+            }
+            _ => {}
         }
-        (shelf.files.get(&path).cloned(), fault)
+        let digest = path.rsplit('/').next().unwrap_or_default();
+        let tag = shelf.tags.get(&path).cloned().unwrap_or_else(|| format!("\"{digest}\""));
+        (shelf.files.get(&path).cloned(), fault, tag)
     };
+    let tag = match fault {
+        Some(Fault::Changes(answers)) => format!("\"{answers}\""),
+        _ => tag,
+    };
+    if let Some(Fault::Redirect(to)) = fault {
+        let mut response = respond(302, Body::empty());
+        response.headers_mut().insert("location", to.parse().unwrap());
+        return response;
+    }
     let Some(content) = content else { return respond(404, Body::empty()) };
-    let from = range.map_or(0, |range| {
-        range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
+    let length = content.len();
+    let (from, end) = range.as_deref().map_or((0, length), |range| {
+        let (from, last) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+        (from.parse().unwrap(), last.parse().map_or(length, |last: usize| last + 1))
     });
-    match fault {
+    let whole = range.is_none()
+        || matches!(fault, Some(Fault::NoRanges))
+        || condition.is_some_and(|condition| condition != tag);
+    let (from, end) = if whole { (0, length) } else { (from, end) };
+    let mut response = match fault {
         Some(Fault::Status(status)) => {
-            respond(status, Body::from("{\"error\":{\"message\":\"busy\"}}"))
+            return respond(status, Body::from("{\"error\":{\"message\":\"busy\"}}"));
         }
         Some(Fault::Endless) => {
             let piece = Bytes::from(vec![0; 64 * 1024]);
-            respond(
+            return respond(
                 200,
                 Body::from_stream(stream::repeat_with(move || Ok::<_, io::Error>(piece.clone()))),
-            )
+            );
         }
         Some(Fault::CutAfter(count)) => {
-            let length = content.len();
-            let first = Ok(Bytes::from(content[..count].to_vec()));
+            let first = Ok(Bytes::from(content[from..end.min(from + count)].to_vec()));
             let cut = Err(io::Error::from(io::ErrorKind::ConnectionReset));
             let mut response = respond(200, Body::from_stream(stream::iter([first, cut])));
-            response.headers_mut().insert("content-length", length.into());
+            response.headers_mut().insert("content-length", (end - from).into());
             response
         }
-        Some(Fault::NoRanges) | None if from == 0 => respond(200, Body::from(content)),
-        Some(Fault::NoRanges) => respond(200, Body::from(content)),
-        None => {
-            let range = format!("bytes {from}-{}/{}", content.len() - 1, content.len());
-            let mut response = respond(206, Body::from(content[from..].to_vec()));
-            response.headers_mut().insert("content-range", range.parse().unwrap());
-            response
+        Some(Fault::Drops(bytes, pause_ms)) => {
+            let drops: Vec<Bytes> =
+                content[from..end].chunks(bytes).map(Bytes::copy_from_slice).collect();
+            let drops = stream::unfold(drops.into_iter(), move |mut drops| async move {
+                tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
+                drops.next().map(|drop| (Ok::<_, io::Error>(drop), drops))
+            });
+            respond(200, Body::from_stream(drops))
         }
+        _ => respond(200, Body::from(content[from..end].to_vec())),
+    };
+    response.headers_mut().insert("etag", tag.parse().unwrap());
+    if !whole {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let range = format!("bytes {from}-{}/{length}", end.saturating_sub(1));
+        response.headers_mut().insert("content-range", range.parse().unwrap());
     }
+    response
 }
 
 fn respond(status: u16, body: Body) -> Response<Body> {

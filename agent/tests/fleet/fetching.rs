@@ -6,20 +6,21 @@ use agent::fleet::{
     artifact_server::ArtifactServer,
     fetch::{FetchError, Fetched, Job, Offer, fetch},
     identity::Credentials,
+    mirrors::Transport,
 };
 use protocol::{
     cbor,
     command::{Desired, Reader, Signable},
     digest::Digest,
     handover::Request,
-    id::DeviceId,
+    id::{DeviceId, Environment},
     key::SigningKey,
     time::UnixMs,
-    tuf::early::Floor,
+    tuf::{chain::Seen, verify::Trusted},
 };
 use ring::rand::SystemRandom;
 use rustls_pki_types::PrivatePkcs8KeyDer;
-use slots::{disk::RealDisk, layout::StateDir};
+use slots::{disk::RealDisk, layout::StateDir, trust};
 use tempfile::TempDir;
 
 use crate::{
@@ -69,11 +70,17 @@ impl Rig {
                 self.server.put(&object(digest), content);
             }
         }
-        let targets = self.keys.targets(releases.len() as u64, releases, 2);
-        self.server.put("metadata/targets.json", &targets);
+        self.sign(releases.len() as u64, releases, 2);
     }
 
-    fn job(&self, release: &Release, floor: Floor) -> Job {
+    /// Puts the metadata of `version` on the server, signed by `signers` of the targets keys.
+    fn sign(&self, version: u64, releases: &[&Release], signers: usize) {
+        for (name, bytes) in self.keys.metadata(version, releases, signers) {
+            self.server.put(&name, &bytes);
+        }
+    }
+
+    fn job(&self, release: &Release, counter_floor: u64) -> Job {
         let pkcs8 = SigningKey::generate_pkcs8(&SystemRandom::new()).unwrap();
         let key = SigningKey::from_pkcs8(&pkcs8).unwrap();
         let desired = Desired {
@@ -101,9 +108,11 @@ impl Rig {
         Job {
             state: self.state(),
             server: ArtifactServer::new(&url, &self.credentials, patience).unwrap(),
+            transport: Transport::new(vec![], None),
             desired: reader.desired(&desired_bytes, 0, NOW).unwrap(),
             desired_bytes,
-            floor,
+            environment: Environment::production(),
+            counter_floor,
             offer: Offer {
                 platform: platform(),
                 memory_bytes: GENEROUS,
@@ -114,7 +123,7 @@ impl Rig {
     }
 
     fn fetch(&self, release: &Release) -> Result<Fetched, FetchError> {
-        fetch(&self.job(release, Floor::default()), &AtomicBool::new(false))
+        fetch(&self.job(release, 0), &AtomicBool::new(false))
     }
 
     fn request(&self) -> Option<Request> {
@@ -262,7 +271,12 @@ fn endless_data_is_cut_at_the_signed_length() {
     assert!(words(&refused).contains("longer on the artifact server"), "{}", words(&refused));
     assert!(!rig.state().staged_part(&Digest::of(&weights)).exists());
 
-    for endless in ["metadata/targets.json".to_owned(), object(&release.digest)] {
+    for endless in [
+        "metadata/timestamp.json".to_owned(),
+        "metadata/1.snapshot.json".to_owned(),
+        "metadata/1.targets.json".to_owned(),
+        object(&release.digest),
+    ] {
         let rig = Rig::new();
         rig.publish(&[&release]);
         rig.server.fault(&endless, Fault::Endless);
@@ -284,7 +298,7 @@ fn a_release_that_does_not_fit_moves_nothing() {
         (&native, GENEROUS, 1_000_000, "of disk space, 1.0 MB are free"),
     ];
     for (release, memory_bytes, disk_free_bytes, expected) in offers {
-        let mut job = rig.job(release, Floor::default());
+        let mut job = rig.job(release, 0);
         job.offer = Offer { memory_bytes, disk_free_bytes, ..job.offer };
         let refused = fetch(&job, &AtomicBool::new(false)).unwrap_err();
         assert!(!refused.passes() && words(&refused).contains(expected), "{}", words(&refused));
@@ -299,28 +313,30 @@ fn old_unlisted_and_undersigned_releases_are_refused() {
     let old = Release::new("r1", 1, &[("model.onnx", &weights)]);
     let new = Release::new("r2", 2, &[("model.onnx", &weights)]);
     rig.publish(&[&old, &new]);
-    let floor = Floor { targets_version: 2, counter: 2 };
-    let refused = fetch(&rig.job(&old, floor), &AtomicBool::new(false)).unwrap_err();
+    let refused = fetch(&rig.job(&old, 2), &AtomicBool::new(false)).unwrap_err();
     assert!(
         !refused.passes() && words(&refused).contains("refused as a rollback"),
         "{}",
         words(&refused)
     );
     // Older metadata than this device has seen.
-    let floor = Floor { targets_version: 3, counter: 0 };
-    let refused = fetch(&rig.job(&new, floor), &AtomicBool::new(false)).unwrap_err();
+    let seen = Seen { timestamp: 3, snapshot: 3, ..Seen::default() };
+    let trusted = Trusted::new(rig.keys.root(1), seen).unwrap();
+    trust::keep(&RealDisk, &rig.state(), &[], &trusted).unwrap();
+    let refused = rig.fetch(&new).unwrap_err();
     assert!(words(&refused).contains("version 2 is older than version 3"), "{}", words(&refused));
     // A release that nobody signed for.
+    rig.sign(4, &[&old, &new], 2);
     let unlisted = Release::new("r3", 3, &[]);
     rig.server.put(&object(&unlisted.digest), &unlisted.manifest);
     let refused = rig.fetch(&unlisted).unwrap_err();
     assert!(words(&refused).contains("not listed"), "{}", words(&refused));
     // One signature where two are needed.
-    rig.server.put("metadata/targets.json", &rig.keys.targets(3, &[&new], 1));
+    rig.sign(5, &[&new], 1);
     let refused = rig.fetch(&new).unwrap_err();
     assert!(words(&refused).contains("1 of the 2 distinct keys"), "{}", words(&refused));
     // An altered manifest.
-    rig.publish(&[&old, &new]);
+    rig.sign(6, &[&old, &new], 2);
     rig.server.put(&object(&new.digest), &new.manifest[1..]);
     let refused = rig.fetch(&new).unwrap_err();
     assert!(words(&refused).contains("arrived altered"), "{}", words(&refused));
@@ -348,7 +364,7 @@ fn a_server_of_another_fleet_is_not_believed_and_a_stop_is_obeyed() {
     let release = Release::new("r1", 1, &[("model.onnx", &noise(3, 100))]);
     rig.publish(&[&release]);
     let other = Pki::new();
-    let mut job = rig.job(&release, Floor::default());
+    let mut job = rig.job(&release, 0);
     let credentials = Credentials {
         certificate: rig.credentials.certificate.clone(),
         authority: other.ca_der(),
@@ -358,6 +374,6 @@ fn a_server_of_another_fleet_is_not_believed_and_a_stop_is_obeyed() {
     job.server = ArtifactServer::new(&url, &credentials, Duration::from_secs(10)).unwrap();
     assert!(fetch(&job, &AtomicBool::new(false)).unwrap_err().passes());
     assert!(rig.server.asked().is_empty());
-    let job = rig.job(&release, Floor::default());
+    let job = rig.job(&release, 0);
     assert!(fetch(&job, &AtomicBool::new(true)).unwrap_err().stopped());
 }

@@ -8,17 +8,18 @@ use protocol::{
     manifest::{Archive, File, Manifest, Policy, Requires, Role},
     tuf::{
         document::Document,
-        metadata::{self, Key, Root, SPEC_VERSION, Target, Targets},
+        metadata::{self, Key, Meta, Root, SPEC_VERSION, Snapshot, Target, Targets, Timestamp},
     },
 };
 use ring::rand::SystemRandom;
 
 pub(crate) const EXPIRES: &str = "2099-01-01T00:00:00Z";
 
-/// Root and targets keys, three each, two of which must sign.
+/// Root and targets keys, three each, two of which must sign; and one for snapshots and timestamps.
 pub(crate) struct Keys {
     root: Vec<SigningKey>,
     targets: Vec<SigningKey>,
+    online: Vec<SigningKey>,
 }
 
 /// A manifest and what travels for it, by digest.
@@ -30,15 +31,15 @@ pub(crate) struct Release {
 
 impl Keys {
     pub(crate) fn new() -> Self {
-        Self { root: keys(3), targets: keys(3) }
+        Self { root: keys(3), targets: keys(3), online: keys(1) }
     }
 
     pub(crate) fn root(&self, version: u64) -> Vec<u8> {
         let id = |key: &SigningKey| Key::ed25519(&key.public()).id().unwrap();
-        let all = self.root.iter().chain(&self.targets);
+        let all = self.root.iter().chain(&self.targets).chain(&self.online);
         let role = |keys: &[SigningKey]| metadata::Role {
             keyids: keys.iter().map(id).collect(),
-            threshold: 2,
+            threshold: if keys.len() == 1 { 1 } else { 2 },
         };
         let root = Root {
             kind: "root".into(),
@@ -50,6 +51,8 @@ impl Keys {
             roles: BTreeMap::from([
                 ("root".into(), role(&self.root)),
                 ("targets".into(), role(&self.targets)),
+                ("snapshot".into(), role(&self.online)),
+                ("timestamp".into(), role(&self.online)),
             ]),
             other: BTreeMap::new(),
         };
@@ -72,6 +75,24 @@ impl Keys {
             other: BTreeMap::new(),
         };
         signed(&targets, &self.targets[..signers])
+    }
+
+    /// Every metadata file of a publication, by name; all of them have `version`.
+    pub(crate) fn metadata(
+        &self,
+        version: u64,
+        releases: &[&Release],
+        signers: usize,
+    ) -> [(String, Vec<u8>); 3] {
+        let targets = self.targets(version, releases, signers);
+        let roles = [("targets".to_owned(), Meta::of(version, &targets))];
+        let snapshot = signed(&Snapshot::of(version, EXPIRES.into(), roles), &self.online);
+        let timestamp = Timestamp::of(version, EXPIRES.into(), Meta::of(version, &snapshot));
+        [
+            (format!("metadata/{version}.targets.json"), targets),
+            (format!("metadata/{version}.snapshot.json"), snapshot),
+            ("metadata/timestamp.json".into(), signed(&timestamp, &self.online)),
+        ]
     }
 }
 

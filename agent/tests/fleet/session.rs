@@ -50,6 +50,8 @@ use crate::{
     release::{Keys, Release, noise},
 };
 
+mod floods;
+
 /// A gateway without a worker: it is well, and nobody asks it anything.
 struct Quiet;
 
@@ -279,7 +281,9 @@ impl Fleet {
                 self.artifacts.put(&format!("sha256/{digest}"), content);
             }
         }
-        self.artifacts.put("metadata/targets.json", &self.keys.targets(1, releases, 2));
+        for (name, bytes) in self.keys.metadata(1, releases, 2) {
+            self.artifacts.put(&name, &bytes);
+        }
     }
 }
 

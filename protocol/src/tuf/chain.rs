@@ -151,6 +151,11 @@ pub fn fresh_snapshot(
     Ok(Verified::new(snapshot))
 }
 
+/// The version that a document says it has. Nothing is checked: good for choosing what to check.
+pub fn stated_version(bytes: &[u8]) -> Option<u64> {
+    Document::parse("any", bytes).ok()?.signed.get("version")?.as_u64()
+}
+
 pub(crate) fn parse(role: &str, bytes: &[u8]) -> Result<Document, VerifyError> {
     Document::parse(role, bytes)
         .map_err(|source| VerifyError::Document { role: role.to_owned(), source })

@@ -267,6 +267,18 @@ impl Meta {
 }
 
 impl Timestamp {
+    /// A timestamp that lists `snapshot`. `expires` is RFC 3339 in UTC, whole seconds.
+    pub fn of(version: u64, expires: String, snapshot: Meta) -> Self {
+        Self {
+            kind: "timestamp".into(),
+            spec_version: SPEC_VERSION.into(),
+            version,
+            expires,
+            meta: BTreeMap::from([("snapshot.json".to_owned(), snapshot)]),
+            other: BTreeMap::new(),
+        }
+    }
+
     /// What it says about the snapshot.
     pub fn snapshot(&self) -> Option<&Meta> {
         self.meta.get("snapshot.json")
@@ -274,6 +286,22 @@ impl Timestamp {
 }
 
 impl Snapshot {
+    /// A snapshot that lists `roles` by name, `targets` among them. `expires` as in [`Timestamp::of`].
+    pub fn of(
+        version: u64,
+        expires: String,
+        roles: impl IntoIterator<Item = (String, Meta)>,
+    ) -> Self {
+        Self {
+            kind: "snapshot".into(),
+            spec_version: SPEC_VERSION.into(),
+            version,
+            expires,
+            meta: roles.into_iter().map(|(role, meta)| (format!("{role}.json"), meta)).collect(),
+            other: BTreeMap::new(),
+        }
+    }
+
     /// What it says about the targets role `role`.
     pub fn role(&self, role: &str) -> Option<&Meta> {
         self.meta.get(&format!("{role}.json"))

@@ -148,8 +148,8 @@ pub enum VerifyError {
         /// Its largest size in bytes.
         bytes_max: usize,
     },
-    /// More roles than one walk may look into.
-    #[error("more than {ROLES_MAX} delegated roles speak for `{0}`")]
+    /// More roles than one walk, or one release, may look into.
+    #[error("too many delegated roles would have to be asked about `{0}`; at most {ROLES_MAX} are")]
     TooManyRoles(String),
     /// A manifest the metadata does not list.
     #[error(

@@ -21,6 +21,9 @@ use crate::{
     verified::Verified,
 };
 
+/// Most roles whose documents are read for one release, over all its walks.
+pub const ROLES_READ_MAX: usize = 64;
+
 /// A targets role's document as received: `targets` or a delegated role, and its bytes.
 pub type RoleBytes = (String, Vec<u8>);
 
@@ -126,6 +129,9 @@ impl<'a> Roles<'a> {
         let key = (delegator.to_owned(), signers.role().to_owned());
         if let Some(known) = self.read.get(&key) {
             return Ok(Rc::clone(known));
+        }
+        if self.read.len() >= ROLES_READ_MAX {
+            return Err(VerifyError::TooManyRoles(signers.role().to_owned()));
         }
         let targets = Rc::new(self.verified(signers)?);
         self.read.insert(key, Rc::clone(&targets));

@@ -4,34 +4,42 @@ use std::{collections::BTreeSet, error::Error, path::Path};
 
 use protocol::{
     digest::Digest,
+    enrol::Authority,
     handover::Gate,
+    id::{DeviceId, Environment},
     key::SigningKey,
     manifest::{Archive, File, Manifest, Policy, Requires, Role, SCHEMA},
     time::UnixMs,
     tuf::{
         document::Document,
-        metadata::{Key, Role as TufRole, Root, SPEC_VERSION, Target, Targets},
+        metadata::{
+            DelegatedRole, Delegations, Key, Role as TufRole, Root, SPEC_VERSION, Target, Targets,
+        },
     },
 };
 use ring::rand::SystemRandom;
 use slots::{
-    disk::{self, Disk},
+    disk::Disk,
     install::{self, Documents},
     layout::StateDir,
     record,
     state::{Candidate, Event, StartId, State},
     store::Store,
     transition::{Effect, resume},
-    verify,
+    trust, verify,
 };
 
 pub(crate) const NOW: UnixMs = UnixMs(1_800_000_000_000);
+/// The role that lists every release.
+const APPROVERS: &str = "approvers";
 const EXPIRES: &str = "2099-01-01T00:00:00Z";
 
 pub(crate) struct Release {
     pub(crate) manifest: Manifest,
     pub(crate) bytes: Vec<u8>,
     pub(crate) targets: Vec<u8>,
+    /// The document of the role that lists it, to which the targets role gave its path.
+    pub(crate) approval: Vec<u8>,
     pub(crate) roots: Vec<(u64, Vec<u8>)>,
     pub(crate) contents: Vec<Vec<u8>>,
 }
@@ -104,17 +112,35 @@ fn release(counter: u64, key: &SigningKey, roots: Vec<(u64, Vec<u8>)>, agent: &[
     };
     manifest.check().unwrap();
     let bytes = manifest.to_bytes().unwrap();
-    let targets = Targets {
+    let public = Key::ed25519(&key.public());
+    let role = DelegatedRole {
+        name: APPROVERS.into(),
+        keyids: vec![public.id().unwrap()],
+        threshold: 1,
+        paths: Some(vec!["env/prod/*".into()]),
+        path_hash_prefixes: None,
+        terminating: true,
+        other: Default::default(),
+    };
+    let approval = Targets {
         kind: "targets".into(),
-        delegations: None,
         spec_version: SPEC_VERSION.into(),
         version: counter,
         expires: EXPIRES.into(),
         targets: [(manifest.target_path(&"prod".parse().unwrap()), Target::of(&bytes))].into(),
+        delegations: None,
         other: Default::default(),
     };
+    let delegations = Delegations {
+        keys: [(public.id().unwrap(), public)].into(),
+        roles: vec![role],
+        other: Default::default(),
+    };
+    let targets =
+        Targets { targets: Default::default(), delegations: Some(delegations), ..approval.clone() };
     Release {
         targets: signed(&targets, &[key]),
+        approval: signed(&approval, &[key]),
         contents: vec![agent, faq, model],
         manifest,
         bytes,
@@ -137,9 +163,22 @@ impl World {
     }
 
     /// A machine fresh from enrolment.
+    #[allow(dead_code, reason = "not every test file needs it")]
     pub(crate) fn enrol(&self, disk: &dyn Disk, dir: &StateDir) {
-        dir.prepare(disk).unwrap();
-        disk::replace(disk, &dir.trusted_root(), &self.pinned).unwrap();
+        self.try_enrol(disk, dir).unwrap();
+    }
+
+    /// What enrolment does; it may be begun again.
+    pub(crate) fn try_enrol(&self, disk: &dyn Disk, dir: &StateDir) -> Result<(), Box<dyn Error>> {
+        dir.prepare(disk)?;
+        let authority = Authority {
+            fleet: "demo".parse().unwrap(),
+            device: DeviceId::from(Digest::of(b"device")),
+            environment: Environment::production(),
+            controller_keys: vec![],
+        };
+        trust::enrol(disk, dir, &self.pinned, &authority)?;
+        Ok(())
     }
 }
 
@@ -148,7 +187,7 @@ impl Release {
         Digest::of(&self.bytes)
     }
 
-    fn candidate(&self) -> Candidate {
+    pub(crate) fn candidate(&self) -> Candidate {
         Candidate {
             release: self.digest(),
             name: self.manifest.name.clone(),
@@ -163,6 +202,7 @@ impl Release {
 }
 
 /// Takes `release` all the way to committed, from whatever state the machine is in.
+#[allow(dead_code, reason = "not every test file needs it")]
 pub(crate) fn drive(
     disk: &dyn Disk,
     dir: &StateDir,
@@ -181,6 +221,7 @@ pub(crate) fn until_armed(
     drive_until(disk, dir, release, "armed")
 }
 
+#[allow(dead_code, reason = "not every test file needs it")]
 fn drive_until(
     disk: &dyn Disk,
     dir: &StateDir,
@@ -200,7 +241,10 @@ fn drive_until(
         }
         let event = match &record.state {
             State::Steady { active: Some(held) } if held.release == digest => return Ok(()),
-            State::Steady { .. } => Event::Accept(release.candidate()),
+            State::Steady { .. } => {
+                trust_roots(disk, dir, release)?;
+                Event::Accept(release.candidate())
+            }
             State::Staging { .. } => {
                 build(disk, dir, &record.state, release)?;
                 Event::Built
@@ -218,6 +262,7 @@ fn drive_until(
 }
 
 /// What must hold once `release` is committed and all is done, whatever is lost then.
+#[allow(dead_code, reason = "not every test file needs it")]
 pub(crate) fn check_done(disk: &dyn Disk, dir: &StateDir, release: &Release) -> Result<(), String> {
     check(disk, dir, Some(release.digest()), release.digest())?;
     let stamped = install::stamped(disk, dir).map(|stamped| stamped.held.release);
@@ -232,6 +277,7 @@ pub(crate) fn check_done(disk: &dyn Disk, dir: &StateDir, release: &Release) -> 
 }
 
 /// What must hold whenever a machine wakes up: what would start is whole and genuine, and it is `old` or `new`.
+#[allow(dead_code, reason = "not every test file needs it")]
 pub(crate) fn check(
     disk: &dyn Disk,
     dir: &StateDir,
@@ -250,7 +296,7 @@ pub(crate) fn check(
     for held in [state.running(), state.active()].into_iter().flatten() {
         let release = verify::installed(disk, dir, held.slot, Some(&held.release))
             .map_err(|error| slots::launch::chain_text(&error))?;
-        verify::complete(disk, &dir.slot(held.slot), &release.get().manifest)
+        verify::complete(disk, &dir.slot(held.slot), &release.get().manifest.files)
             .map_err(|(_, error)| error.to_string())?;
     }
     if running == Some(new) && state.active().map(|held| held.release) == Some(new) {
@@ -265,6 +311,7 @@ pub(crate) fn check(
     }
 }
 
+#[allow(dead_code, reason = "not every test file needs it")]
 fn perform(disk: &dyn Disk, dir: &StateDir, effects: &[Effect]) -> Result<(), Box<dyn Error>> {
     for effect in effects {
         match effect {
@@ -274,14 +321,31 @@ fn perform(disk: &dyn Disk, dir: &StateDir, effects: &[Effect]) -> Result<(), Bo
                 install::stamp(disk, dir, held, commit)?;
             }
             Effect::Sweep(keep) => drop(install::sweep(disk, dir, keep.as_ref())?),
-            Effect::AdoptRoot(held) => install::adopt_root(disk, dir, held)?,
             Effect::Prune => drop(Store::new(disk, dir).prune(&BTreeSet::new())?),
         }
     }
     Ok(())
 }
 
-fn build(
+/// As the updater does once a request passed every check.
+pub(crate) fn trust_roots(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    release: &Release,
+) -> Result<(), Box<dyn Error>> {
+    let known = trust::load(disk, dir)?;
+    let version = known.root().get().version;
+    let newer: Vec<Vec<u8>> = release
+        .roots
+        .iter()
+        .filter(|(root, _)| *root > version)
+        .map(|(_, bytes)| bytes.clone())
+        .collect();
+    trust::keep(disk, dir, &newer, &known.after_roots(&newer)?)?;
+    Ok(())
+}
+
+pub(crate) fn build(
     disk: &dyn Disk,
     dir: &StateDir,
     state: &State,
@@ -298,9 +362,14 @@ fn build(
         // As the archive is unpacked: under another name, then moved, nothing synced.
         write_unsynced(disk, &place.agent(), &release.contents[0])?;
     }
-    let documents =
-        Documents { manifest: &release.bytes, targets: &release.targets, roots: &release.roots };
-    install::fill(disk, dir, slot, &release.manifest, &documents)?;
+    let roles = [
+        ("targets".to_owned(), release.targets.clone()),
+        (APPROVERS.to_owned(), release.approval.clone()),
+    ];
+    let trusted = trust::load(disk, dir)?;
+    let root = (trusted.root().get().version, trusted.root_bytes());
+    let documents = Documents { manifest: &release.bytes, roles: &roles, root };
+    install::fill(disk, dir, slot, &release.manifest, &documents, &BTreeSet::new())?;
     store.adopt(&place.agent(), agent.sha256)?;
     Ok(())
 }
