@@ -1,6 +1,11 @@
 //! The controller's API over HTTPS, trusted by the fleet's certificate authority, with a bearer token.
 
-use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use protocol::digest::Digest;
@@ -96,10 +101,7 @@ impl Controller {
             return Err(ApiError::NotHttps(args.controller.clone()));
         }
         let ca = files::read(&args.ca, files::TEXT_BYTES_MAX)?;
-        let token = files::read_text(&args.token_file)?.trim().to_owned();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ApiError::Token(args.token_file.clone()));
-        }
+        let token = read_token(&args.token_file)?;
         let agent = agent(&ca).ok_or_else(|| ApiError::Ca { path: args.ca.clone() })?;
         Ok(Self { agent, base: args.controller.trim_end_matches('/').to_owned(), token })
     }
@@ -167,6 +169,15 @@ impl Controller {
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }
+}
+
+/// The token in a file, if a header can carry it.
+pub fn read_token(path: &Path) -> Result<String, ApiError> {
+    let token = files::read_text(path)?.trim().to_owned();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ApiError::Token(path.to_owned()));
+    }
+    Ok(token)
 }
 
 /// An HTTPS client that trusts the certificates in `ca_pem` and nothing else; TLS by rustls on ring.

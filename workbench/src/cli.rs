@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{ApiError, Controller, ControllerArgs},
     ask::{self, AskArgs, AskError},
+    bundle::command::{self as bundle, BundleCommand, BundleError},
     demo::{
         arguments::DemoArgs,
         command::{self as demo, DemoError},
@@ -67,6 +68,9 @@ pub enum Command {
     /// Repositories of signed metadata: delegations, endorsements, copies
     #[command(subcommand)]
     Repo(RepoCommand),
+    /// Releases on a stick, for sites without a network
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Devices of the fleet
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -178,6 +182,9 @@ pub enum CommandError {
     /// `repo`.
     #[error("repo")]
     Repo(#[from] RepoError),
+    /// `bundle`.
+    #[error("bundle")]
+    Bundle(#[from] BundleError),
     /// A call.
     #[error("calling the controller")]
     Api(#[from] ApiError),
@@ -210,6 +217,7 @@ pub fn run(cli: &Cli, now: UnixMs) -> Result<(), CommandError> {
         Command::Model(command) => Ok(model::run(command, &terminal)?),
         Command::Release(command) => release(command, now, &terminal),
         Command::Repo(command) => Ok(repo::run(command, now, &terminal)?),
+        Command::Bundle(command) => Ok(bundle::run(command, now, &terminal)?),
         Command::Device(command) => Ok(device::run(command, &terminal)?),
         Command::Rollout(command) => Ok(rollout::run(command, &terminal)?),
         Command::Ask(args) => Ok(ask::run(args, &terminal)?),

@@ -3,12 +3,13 @@
 //! # Layout
 //! - [`terminal`], [`files`], [`api`]: what the commands share: output, files, the controller's API
 //! - [`keys`], [`metadata`], [`root`]: who signs, and what they signed
-//! - [`model`], [`release`], [`repo`]: from weights to a signed release, and where releases lie
+//! - [`model`], [`release`], [`repo`], [`bundle`]: from weights to a signed release, and where releases lie and travel
 //! - [`device`], [`rollout`], [`ask`]: the fleet and its answers
 //! - [`demo`]: the whole path on one machine, with every promise checked
 
 pub mod api;
 pub mod ask;
+pub mod bundle;
 pub mod cli;
 pub mod demo;
 pub mod device;

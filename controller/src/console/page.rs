@@ -196,10 +196,11 @@ fn devices(out: &mut String, facts: &Facts, language: Language) -> fmt::Result {
         let phase = state.map_or("", |state| state.phase.as_str());
         write!(
             out,
-            "<tr><th scope=\"row\">{}</th><td><code>{}</code></td>\
+            "<tr><th scope=\"row\">{}</th><td><code>{}</code></td><td>{}</td>\
              <td><span class=\"pill {class}\">{word}</span></td><td>{}</td><td>{}</td><td>{}</td><td>",
             Text(&device.name),
             device.id.short(),
+            device.environment,
             Text(&runs),
             Text(&trial),
             Text(language.word(phase))

@@ -27,7 +27,7 @@ pub struct Words {
     /// Heading.
     pub devices: &'static str,
     /// Column headings of devices.
-    pub device_columns: [&'static str; 7],
+    pub device_columns: [&'static str; 8],
     /// No devices.
     pub no_devices: &'static str,
     /// Connected.
@@ -80,7 +80,16 @@ static ENGLISH: Words = Words {
     broker_up: "broker connected",
     broker_down: "broker not reachable",
     devices: "Devices",
-    device_columns: ["Name", "Id", "State", "Runs", "On trial", "Phase", "Last heard of"],
+    device_columns: [
+        "Name",
+        "Id",
+        "Environment",
+        "State",
+        "Runs",
+        "On trial",
+        "Phase",
+        "Last heard of",
+    ],
     no_devices: "No device has enrolled yet. Make a token with “socle device enrol”.",
     online: "online",
     offline: "offline",
@@ -115,6 +124,7 @@ static FRENCH: Words = Words {
     device_columns: [
         "Nom",
         "Identifiant",
+        "Environnement",
         "État",
         "Exécute",
         "À l’essai",

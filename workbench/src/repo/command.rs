@@ -1,6 +1,6 @@
 //! `socle repo …`.
 
-use std::io;
+use std::{io, path::Path};
 
 use clap::Subcommand;
 use protocol::time::UnixMs;
@@ -9,11 +9,13 @@ use serde_json::json;
 use crate::{
     metadata::standing::{self, Standing},
     repo::{
+        copy::{self, CopyError, MirrorArgs, VerifyArgs},
         delegate::{self, Changed, DelegateCommand, DelegateError},
         endorse::{self, EndorseArgs, EndorseError},
+        kept::{self, AddArgs, KeptError, OnlineArgs},
         sign::{self, MergeArgs, RepoSignError, SignArgs, WhichArgs},
     },
-    terminal::Terminal,
+    terminal::{Colour, Terminal},
 };
 
 /// `socle repo …`
@@ -37,6 +39,29 @@ pub enum RepoCommand {
         after_help = "Example:\n  socle repo merge nlp.json --parent targets.json --from /media/alice/nlp.json"
     )]
     Merge(MergeArgs),
+    /// Check a whole repository as a client would, and every object's hash
+    #[command(
+        after_help = "Examples:\n  socle repo verify https://controller:8443/artifacts --ca ca.pem --token-file token --root 1.root.json\n  socle repo verify ./mirror --env prod"
+    )]
+    Verify(VerifyArgs),
+    /// Copy a repository, or refresh a copy: only what changed moves, and nothing unverified is placed
+    #[command(
+        after_help = "Example:\n  socle repo mirror https://controller:8443/artifacts --ca ca.pem --token-file token --root 1.root.json --to ./mirror\nthen serve ./mirror with any web server; devices and `socle repo mirror` read it under the same names."
+    )]
+    Mirror(MirrorArgs),
+    /// Add signed roots, releases and metadata to a repository kept by hand
+    #[command(
+        after_help = "Example:\n  socle repo add --repo ./repo --root keys/metadata/1.root.json --release ./r1\n  socle repo snapshot --repo ./repo --key keys/snapshot.pem\n  socle repo timestamp --repo ./repo --key keys/timestamp.pem"
+    )]
+    Add(AddArgs),
+    /// Sign a snapshot of a repository kept by hand
+    #[command(after_help = "Example:\n  socle repo snapshot --repo ./repo --key keys/snapshot.pem")]
+    Snapshot(OnlineArgs),
+    /// Sign the timestamp of a repository kept by hand; again before it expires
+    #[command(
+        after_help = "Example:\n  socle repo timestamp --repo ./repo --key keys/timestamp.pem --days 7"
+    )]
+    Timestamp(OnlineArgs),
     /// Show who signed, and who has not yet; exit code 1 while signatures are missing
     #[command(after_help = "Example:\n  socle repo standing targets.json --parent 1.root.json")]
     Standing(WhichArgs),
@@ -54,6 +79,12 @@ pub enum RepoError {
     /// Signatures.
     #[error("signing metadata")]
     Sign(#[from] RepoSignError),
+    /// Checking or copying.
+    #[error("the repository")]
+    Copy(#[from] CopyError),
+    /// A repository kept by hand.
+    #[error("the repository")]
+    Kept(#[from] KeptError),
     /// Signatures are missing.
     #[error("not signed by enough keys yet: {0}")]
     Incomplete(Standing),
@@ -78,12 +109,72 @@ pub fn run(command: &RepoCommand, now: UnixMs, terminal: &Terminal) -> Result<()
         }
         RepoCommand::Sign(args) => say(&sign::sign(args)?, terminal),
         RepoCommand::Merge(args) => say(&sign::merge(args)?, terminal),
+        RepoCommand::Verify(args) => verify(args, now, terminal),
+        RepoCommand::Mirror(args) => {
+            let copied = copy::mirror(args, now, terminal)?;
+            let text = format!(
+                "Copied {} of {} objects, {} bytes, to {}{}",
+                copied.objects,
+                copied.all,
+                copied.bytes,
+                args.to.display(),
+                if args.prune { format!("; removed {}", copied.pruned) } else { String::new() },
+            );
+            Ok(terminal.result(&text, &copied)?)
+        }
+        RepoCommand::Add(args) => {
+            let added = kept::add(args, terminal)?;
+            let text = format!(
+                "Added {} and {} objects to {}\nNext: {}.",
+                if added.metadata.is_empty() {
+                    "no metadata".into()
+                } else {
+                    added.metadata.join(", ")
+                },
+                added.objects,
+                args.repo.display(),
+                added.next
+            );
+            Ok(terminal.result(&text, &added)?)
+        }
+        RepoCommand::Snapshot(args) => signed(&kept::snapshot(args, now)?, terminal),
+        RepoCommand::Timestamp(args) => signed(&kept::timestamp(args, now)?, terminal),
         RepoCommand::Standing(args) => {
             let standing = sign::standing(args)?;
             say(&standing, terminal)?;
             if standing.complete() { Ok(()) } else { Err(RepoError::Incomplete(standing)) }
         }
     }
+}
+
+fn signed(path: &Path, terminal: &Terminal) -> Result<(), RepoError> {
+    let text = format!("Signed {}", path.display());
+    Ok(terminal.result(&text, &json!({ "metadata": path }))?)
+}
+
+fn verify(args: &VerifyArgs, now: UnixMs, terminal: &Terminal) -> Result<(), RepoError> {
+    let found = copy::verify(args, now, terminal)?;
+    let trust = match &args.root {
+        Some(_) => "as you trust it".to_owned(),
+        None => "taken as it is: compare it with what you were told".to_owned(),
+    };
+    let mut lines = vec![
+        format!(
+            "root      version {}, first root {}, {trust}",
+            found.root_version, found.first_root
+        ),
+        format!("roles     {}", found.roles),
+        format!("releases  {}", found.releases.join(", ")),
+        format!("objects   {}, {} bytes", found.objects, found.bytes),
+    ];
+    lines.extend(
+        found
+            .problems
+            .iter()
+            .map(|problem| format!("{} {problem}", terminal.paint(Colour::Red, "problem  "))),
+    );
+    terminal.result(&lines.join("\n"), &found)?;
+    if found.problems.is_empty() { Ok(()) } else { Err(CopyError::Problems(found.problems).into()) }
 }
 
 fn say(standing: &Standing, terminal: &Terminal) -> Result<(), RepoError> {
