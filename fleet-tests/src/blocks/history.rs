@@ -131,7 +131,7 @@ pub fn record(place: &Place<'_>, random: &mut Rng) -> anyhow::Result<History> {
     let slot_agent = std::fs::read(&programs.slot_agent).context("reading the slots' agent")?;
     let mut operator =
         Operator { keys: &keys, slot_agent, random: random.fork(), counter: 0, agent: None };
-    let nothing = Seen { record: None, root: None, enrolled: false };
+    let nothing = Seen { record: None, trust: None, enrolled: false };
     let device = Device::enrol(&folder.join("state"), &keys)?;
     let machine = Machine { device, factory: factory.to_owned(), programs: programs.clone() };
     let mut recorder = Recorder {
@@ -170,7 +170,8 @@ impl Recorder<'_> {
         let root = operator.keys.root(2)?;
         self.deliver("second release, new root", operator, &second, Quality::Good, &[root])?;
         ensure!(self.seen.active() == Some(second.digest()), "the second release did not commit");
-        ensure!(self.seen.root == Some(2), "the new root was not adopted");
+        let trusted = self.seen.trust.map(|trusted| trusted.root);
+        ensure!(trusted == Some(2), "the new root is not trusted, but {trusted:?}");
 
         let crashing = operator.release(Agent::New, 2)?;
         self.deliver("crashing release", operator, &crashing, Quality::Crashing, &[])?;

@@ -3,17 +3,18 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use protocol::digest::Digest;
+use protocol::{digest::Digest, enrol::Enrolled};
 use slots::{
     boot::BootRecord,
     disk::RealDisk,
     record::{self, Source},
+    trust,
 };
 
 use crate::{
@@ -60,10 +61,23 @@ pub struct Machine {
 pub struct Seen {
     /// The boot record; none before the first start or run.
     pub record: Option<Recorded>,
-    /// Version of the trusted root; none before enrolment.
-    pub root: Option<u64>,
+    /// The metadata that is trusted; none before enrolment.
+    pub trust: Option<Trusted>,
     /// Whether all that enrolment writes is there and whole.
     pub enrolled: bool,
+}
+
+/// Versions of metadata, none of which ever goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trusted {
+    /// Of the root.
+    pub root: u64,
+    /// Of the newest timestamp seen.
+    pub timestamp: u64,
+    /// Of the newest snapshot seen.
+    pub snapshot: u64,
+    /// Of the newest targets seen.
+    pub targets: u64,
 }
 
 /// A boot record and its generation.
@@ -81,7 +95,7 @@ pub struct Started(pub Option<Digest>);
 
 impl Programs {
     /// The programs in `folder`.
-    pub fn in_folder(folder: &std::path::Path) -> anyhow::Result<Self> {
+    pub fn in_folder(folder: &Path) -> anyhow::Result<Self> {
         let find = |name: &str| {
             let path = folder.join(name);
             ensure!(path.is_file(), "{} is missing; run `cargo build --release`", path.display());
@@ -181,23 +195,26 @@ impl Machine {
                 Some(Recorded { generation: loaded.generation, record: loaded.record })
             }
         };
-        let root = match fs::read(dir.trusted_root()) {
-            Ok(bytes) => Some(version(&bytes).context("reading the trusted root")?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).context("reading the trusted root"),
+        let trust = if is_there(&dir.trusted_root())? {
+            let trusted = trust::load(&RealDisk, dir).context("reading what is trusted")?;
+            let seen = trusted.seen();
+            Some(Trusted {
+                root: trusted.root().get().version,
+                timestamp: seen.timestamp,
+                snapshot: seen.snapshot,
+                targets: seen.roles.get("targets.json").copied().unwrap_or_default(),
+            })
+        } else {
+            None
         };
-        let whole = |path: PathBuf| -> anyhow::Result<bool> {
-            match fs::read(&path) {
-                Ok(bytes) => {
-                    let read = serde_json::from_slice::<serde_json::Value>(&bytes);
-                    read.with_context(|| format!("reading {}", path.display()))?;
-                    Ok(true)
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-            }
-        };
-        Ok(Seen { record, root, enrolled: whole(dir.fleet())? && root.is_some() })
+        let enrolled = trust.is_some() && is_there(&dir.fleet())? && is_there(&dir.authority())?;
+        if enrolled {
+            let bytes = fs::read(dir.fleet()).context("reading what enrolment answered")?;
+            serde_json::from_slice::<Enrolled>(&bytes)
+                .context("reading what enrolment answered")?;
+            trust::authority(&RealDisk, dir).context("reading whom the device obeys")?;
+        }
+        Ok(Seen { record, trust, enrolled })
     }
 
     fn launch(&self, verb: &str) -> Command {
@@ -209,7 +226,23 @@ impl Machine {
     }
 }
 
+impl Trusted {
+    /// Whether nothing of it is older than in `other`.
+    pub const fn is_at_least(&self, other: &Self) -> bool {
+        self.root >= other.root
+            && self.timestamp >= other.timestamp
+            && self.snapshot >= other.snapshot
+            && self.targets >= other.targets
+    }
+}
+
 impl Seen {
+    /// Whether no metadata that is trusted is older than in `other`.
+    pub fn trusts_at_least(&self, other: &Self) -> bool {
+        let mine = self.trust.unwrap_or_default();
+        mine.is_at_least(&other.trust.unwrap_or_default())
+    }
+
     /// The committed release.
     pub fn active(&self) -> Option<Digest> {
         let record = &self.record.as_ref()?.record;
@@ -247,8 +280,6 @@ fn quiet(ended: Ended, what: &str) -> anyhow::Result<Ended> {
     }
 }
 
-/// The version of signed metadata, whose signatures are the updater's business.
-fn version(document: &[u8]) -> anyhow::Result<u64> {
-    let document: serde_json::Value = serde_json::from_slice(document)?;
-    document["signed"]["version"].as_u64().context("there is no version in it")
+fn is_there(path: &Path) -> anyhow::Result<bool> {
+    path.try_exists().with_context(|| format!("looking for {}", path.display()))
 }

@@ -92,10 +92,10 @@ fn within(seen: &Seen, promised: &Seen, possible: &Seen) -> anyhow::Result<()> {
         );
     }
     ensure!(
-        promised.root <= seen.root && seen.root <= possible.root,
-        "the trusted root is version {:?}, {:?} was acknowledged",
-        seen.root,
-        promised.root
+        seen.trusts_at_least(promised) && possible.trusts_at_least(seen),
+        "{:?} is trusted, {:?} was acknowledged",
+        seen.trust,
+        promised.trust
     );
     ensure!(seen.enrolled || !promised.enrolled, "the enrolment is gone");
     Ok(())
@@ -145,7 +145,7 @@ fn goes_on(machine: &mut Machine, history: &History, bounds: &Bounds<'_>) -> any
     );
     let started = machine.start()?.0;
     ensure!(started == next, "{} starts after the next update", name(started));
-    ensure!(end.root >= bounds.promised.root, "the trusted root went back");
+    ensure!(end.trusts_at_least(bounds.promised), "the trusted metadata went back");
     Ok(())
 }
 

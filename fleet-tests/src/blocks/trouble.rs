@@ -178,7 +178,7 @@ fn afterwards(machine: &mut Machine, history: &History, life: &Life) -> Result<W
     let promised = &life.promised;
     let may = [promised.active(), promised.trial(), life.offered];
     let held = possible.generation() >= promised.generation()
-        && possible.root >= promised.root
+        && possible.trusts_at_least(promised)
         && possible.enrolled >= promised.enrolled
         && (possible.active() == promised.active() || may.contains(&possible.active()));
     if !held {
@@ -189,6 +189,14 @@ fn afterwards(machine: &mut Machine, history: &History, life: &Life) -> Result<W
             possible.generation(),
             possible.phase()
         )));
+    }
+    // What was tried without a try on the disk could be tried for ever.
+    if life.started.0.is_some() && life.started.0 == possible.trial() && possible.phase() == "armed"
+    {
+        return Err(Broken {
+            how: How::Unstartable,
+            why: anyhow!("a start's try is not on the disk"),
+        });
     }
     rise(machine, history, &Bounds { promised, possible: &possible, offered: life.offered })
 }
