@@ -104,6 +104,7 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
                 launch: options.launch.as_deref(),
                 out: options.out.as_deref(),
                 version: options.deb_version.as_deref(),
+                squeeze: package::Squeeze::Small,
             };
             package::run(machine, &package)
         }

@@ -18,6 +18,16 @@ const STAGE: &str = "target/deb/stage";
 const OUT: &str = "target/deb";
 const MAINTAINER: &str = "The Socle authors <maintainers@socle.invalid>";
 
+/// How the package is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Squeeze {
+    /// As it is shipped.
+    #[default]
+    Small,
+    /// In seconds, for a machine that is thrown away.
+    Quick,
+}
+
 /// What is packed, and where to.
 #[derive(Debug, Default)]
 pub(crate) struct Package<'a> {
@@ -29,6 +39,8 @@ pub(crate) struct Package<'a> {
     pub(crate) out: Option<&'a Path>,
     /// Another version than the workspace's.
     pub(crate) version: Option<&'a str>,
+    /// How it is compressed.
+    pub(crate) squeeze: Squeeze,
 }
 
 /// Builds what is packed, packs it, and prints where the package is.
@@ -79,6 +91,12 @@ pub(crate) fn make(machine: &Machine, package: &Package<'_>) -> Result<PathBuf, 
     // The shared target folder of a build elsewhere has no bearing on where the stage lies.
     command.env_remove("CARGO_TARGET_DIR").env("SOURCE_DATE_EPOCH", time.to_string());
     command.arg("--deb-version").arg(named).arg("--output").arg(&path);
+    match package.squeeze {
+        Squeeze::Small => {}
+        Squeeze::Quick => {
+            command.arg("--fast");
+        }
+    }
     command.stdout(io::stderr());
     say::line(&format!("$ {}", shell::line(&command)));
     shell::run(&mut command)?;
@@ -88,12 +106,23 @@ pub(crate) fn make(machine: &Machine, package: &Package<'_>) -> Result<PathBuf, 
 /// The launcher that the package carries: linked statically, so that no library of the machine can
 /// keep it from starting. It has a target folder of its own, since other flags would have everything
 /// built anew in the shared one.
-fn launcher(machine: &Machine) -> Result<PathBuf, Failure> {
+pub(crate) fn launcher(machine: &Machine) -> Result<PathBuf, Failure> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = machine.root.join("target/launcher");
     let mut command = machine.cargo(&["build", "--locked", "--release", "--package", "slots"]);
     command.args(["--bin", "socle-launch", "--target", &triple]).stdout(io::stderr());
     command.env("CARGO_TARGET_DIR", &folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // It starts often and does little: what counts is its size.
+    let small = [
+        ("OPT_LEVEL", "s"),
+        ("LTO", "fat"),
+        ("CODEGEN_UNITS", "1"),
+        ("PANIC", "abort"),
+        ("STRIP", "symbols"),
+    ];
+    for (name, value) in small {
+        command.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
+    }
     say::line(&format!("$ {}", shell::line(&command)));
     shell::run(&mut command)?;
     Ok(folder.join(triple).join("release/socle-launch"))
@@ -188,8 +217,12 @@ pub(crate) fn check(machine: &Machine) -> Result<String, Failure> {
     let mut made = Vec::new();
     for name in ["first", "second"] {
         let out = work.path().join(name);
-        let package =
-            Package { bin_dir: Some(&bin), launch: Some(&launch), out: Some(&out), version: None };
+        let package = Package {
+            bin_dir: Some(&bin),
+            launch: Some(&launch),
+            out: Some(&out),
+            ..Package::default()
+        };
         made.push(make(machine, &package)?);
     }
     let mut command = machine.command(&machine.root.join("packaging/deb/check.sh"));

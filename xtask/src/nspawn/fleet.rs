@@ -43,7 +43,7 @@ const RELEASES: [Kind; 6] = [
         name: "slow",
         agent: "socle-agent-next",
         model: "v2",
-        policy: &["--probation-answers", "1500"],
+        policy: &["--probation-answers", "800"],
     },
     Kind { name: "crashing", agent: "socle-crash-agent", model: "v2", policy: &["--tries", "10"] },
     Kind { name: "hanging", agent: "socle-hang-agent", model: "v2", policy: &["--tries", "1"] },
@@ -301,12 +301,13 @@ impl Drop for Fleet<'_> {
     }
 }
 
-const KEYS: [&str; 4] = ["keys", "init", "--out", "keys"];
+const KEYS: [&str; 7] =
+    ["keys", "init", "--out", "keys", "--online", "controller/online-keys.json", "--no-passphrase"];
 const SIGN: [&str; 6] = [
     "--key",
-    "keys/targets-1.pk8",
+    "keys/targets-1.pem",
     "--key",
-    "keys/targets-2.pk8",
+    "keys/targets-2.pem",
     "--root",
     "keys/metadata/1.root.json",
 ];

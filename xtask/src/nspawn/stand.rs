@@ -11,7 +11,7 @@ use crate::nspawn::fleet::{Fleet, Side};
 use crate::nspawn::network::Network;
 use crate::nspawn::scenario::From;
 use crate::nspawn::station::Station;
-use crate::package::{self, Package};
+use crate::package::{self, Package, Squeeze};
 use crate::{say, shell};
 
 /// Added to the agent, it makes another build of it, which does the same.
@@ -87,7 +87,13 @@ impl<'a> Stand<'a> {
         }
         copy(machine, model, &rig.join("model"), "-rL")?;
         copy(machine, &machine.root.join("workbench/data/faq"), &rig.join("faq"), "-rL")?;
-        let packing = Package { bin_dir: Some(&rig), launch, out: Some(&rig), version: None };
+        let packing = Package {
+            bin_dir: Some(&rig),
+            launch,
+            out: Some(&rig),
+            version: None,
+            squeeze: Squeeze::Quick,
+        };
         let first = package::make(machine, &packing)?;
         let newer = format!("{}+1", package::version(machine)?);
         let second = package::make(machine, &Package { version: Some(&newer), ..packing })?;

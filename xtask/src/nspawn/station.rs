@@ -14,7 +14,7 @@ use crate::nspawn::wait::{self, now};
 use crate::shell;
 
 /// How long a thing that should become so is waited for.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 /// Pause between two looks at the boot record: shorter than a release is armed before it starts.
 const RECORD_LOOK: Duration = Duration::from_millis(10);
@@ -59,7 +59,7 @@ impl<'a> Station<'a> {
         Err(Failure::new(format!("does not hold: {what}\n{}", said.trim())))
     }
 
-    /// The same, tried again until it holds, for a minute and a half.
+    /// The same, tried again until it holds, for three minutes.
     pub(crate) fn soon(&self, what: &str, script: &str) -> Result<String, Failure> {
         let mut last = None;
         let held = wait::until(SOON, LOOK, || match self.holds(what, script) {

@@ -44,7 +44,7 @@ pub(crate) fn crash_loop(on: &mut Station<'_>) -> Result<String, Failure> {
     let crashes = on.holds(
         "every try was spent, and systemd never gave up",
         "n=$(journalctl --no-pager -o cat | grep -c 'this gateway crashes at every start'); test \"$n\" -ge 10 && \
-         not journalctl --no-pager -o cat | grep -q 'Start request repeated too quickly' && echo $n",
+         ! journalctl --no-pager -o cat | grep 'Start request repeated too quickly' >/dev/null && echo $n",
     )?;
     let killed = on.holds(
         "killed twenty times in a row, the gateway comes back",
