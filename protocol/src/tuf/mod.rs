@@ -7,7 +7,6 @@
 
 pub mod chain;
 pub mod document;
-pub mod early;
 pub mod metadata;
 pub mod online;
 pub mod permit;
