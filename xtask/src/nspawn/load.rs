@@ -98,6 +98,8 @@ impl Load {
         let starting = |error| Failure::new("starting the requests").because(error);
         let own = std::env::current_exe().map_err(starting)?;
         let mut command = network.command(machine, &own);
+        // Taken out of what other programs are started with, and asked for by every xtask.
+        command.env("CARGO_MANIFEST_DIR", machine.root.join("xtask"));
         command.arg("load").arg("--token-file").arg(token_file);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(Self { child: command.spawn().map_err(starting)? })
