@@ -22,7 +22,9 @@ use crate::{
 };
 
 /// Every so many distinct states, the machine also goes on from it to the end of its history.
-const GOES_ON: u64 = 5;
+const GOES_ON: u64 = 12;
+/// Of so many kills, one is tried, unless everything is.
+const KILLS_EVERY: usize = 3;
 /// How often a step is begun again after faults.
 const ATTEMPTS: usize = 4;
 
@@ -91,9 +93,11 @@ struct Judge<'a> {
 /// Disturbs every history in every way.
 /// `every`: of the faults, so many are left out for each that is met.
 pub(crate) fn everything(world: &World, seed: u64, every: usize) -> Tally {
-    // Every cut and every kill; of the faults, every so many, another selection with each seed.
+    // Every cut; of the kills and the faults, every so many, another selection with each seed.
+    let kills = if every == 1 { 1 } else { KILLS_EVERY };
     let chosen = |number: usize, trouble: &Trouble| match trouble {
-        Trouble::PowerCut(_) | Trouble::Kill(_) => true,
+        Trouble::PowerCut(_) => true,
+        Trouble::Kill(_) => (number + seed as usize).is_multiple_of(kills),
         Trouble::Once(..) | Trouble::Sticky(..) => (number + seed as usize).is_multiple_of(every),
     };
     let jobs: Vec<(usize, Trouble)> = HISTORIES

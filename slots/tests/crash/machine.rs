@@ -102,12 +102,14 @@ impl<'a> Machine<'a> {
             }
             Step::Take(number, phase) => self.take(number, phase),
             Step::Replace(number) => {
+                self.resume()?;
                 let release = self.release(number);
                 support::trust_roots(&self.disk, &self.dir, release)?;
                 self.refusable(Event::Accept(release.candidate()))
             }
             Step::Fail(gate) => match self.trial() {
                 Some(release) => {
+                    self.resume()?;
                     let event = Event::Failed { release, gate, reason: "why".into() };
                     self.advance(event)?;
                     self.promised.quarantined.insert(release);
@@ -116,6 +118,7 @@ impl<'a> Machine<'a> {
                 None => self.resume(),
             },
             Step::Abandon => {
+                self.resume()?;
                 self.refusable(Event::Abandoned { reason: "the disk is full".into() })?;
                 self.resume()
             }
