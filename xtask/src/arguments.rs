@@ -25,6 +25,7 @@ Examples:
   cargo xtask test --only clippy       one stage of it
   ADVISORY_DB=~/advisory-db cargo xtask check
   cargo xtask crash --kills 200 --seed 7
+  cargo xtask crash --states           every cut, kill and fault of a modelled disk
   cargo xtask crash --blocks 200       power cuts of a disk under ext4; 2000 for the long form
 
 Exit codes: 0 all held; 1 something did not; 2 wrong usage; 3 the machine lacks something (what,
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Load(Load),
     /// Builds the Debian package and prints where it is
     Package(Package),
+    /// Measures the launcher: its size, and the time from its start to the gateway's first answer
+    Launcher(Launcher),
     /// Measures requests at an agent of a running fleet
     Bench(Bench),
     /// Compares with other programs
@@ -104,6 +107,12 @@ pub(crate) struct Crash {
     /// Has that disk ignore flushes, which must then show as losses
     #[arg(long, requires = "blocks")]
     pub(crate) without_fsync: bool,
+    /// Enumerates instead what cuts, kills, full and failing disks leave of a modelled disk, and leaves each sync out
+    #[arg(long, conflicts_with_all = ["kills", "model", "blocks"])]
+    pub(crate) states: bool,
+    /// Has every operation fail in every way, and not one in a hundred
+    #[arg(long, requires = "states")]
+    pub(crate) full: bool,
     /// Repeats the run of this seed
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -112,6 +121,16 @@ pub(crate) struct Crash {
     /// More options for the harness
     #[arg(last = true, value_name = "OPTION")]
     pub(crate) more: Vec<OsString>,
+}
+
+/// How often the launcher is measured.
+#[derive(Args, Debug)]
+pub(crate) struct Launcher {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// Starts of the gateway, of each kind
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
 }
 
 /// Which scenarios are run.

@@ -39,8 +39,22 @@ pub(crate) enum Flushes {
     Ignored,
 }
 
+/// Which operations of a modelled disk fail; cuts and kills meet each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Faults {
+    /// One in a hundred, others with another seed.
+    Some,
+    /// Every one in every way.
+    All,
+}
+
 /// What CI runs.
-const QUICK: Cuts = Cuts { states: 200, faults: 40, flushes: Flushes::Done, seed: None };
+const QUICK: Cuts = Cuts {
+    states: 200,
+    faults: 40,
+    flushes: Flushes::Done,
+    seed: None,
+};
 /// Without these no machine, however it is run, can serve a disk of its own.
 const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
 
@@ -69,11 +83,48 @@ pub(crate) fn blocks_stage(machine: &Machine) -> Result<String, Failure> {
         .map(|()| format!("{states} power cuts and {faults} failing disks lost nothing"))
 }
 
+/// Enumerates what is left of a modelled disk, and sees that every sync that is left out is caught.
+pub(crate) fn states(machine: &Machine, faults: Faults, seed: Option<u64>) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()
+        .map_err(|error| Failure::new("making a folder for the figures").because(error))?;
+    let mut command = machine.cargo(&["test", "--locked", "--release", "--workspace"]);
+    command
+        .args(["--test", "power_cut", "--", "--nocapture"])
+        .stdout(std::io::stderr());
+    command.env("SOCLE_CRASH_REPORT", folder.path());
+    match faults {
+        Faults::Some => {}
+        Faults::All => {
+            command.env("SOCLE_CRASH_EVERY", "1");
+        }
+    }
+    if let Some(seed) = seed {
+        command.env("SOCLE_CRASH_SEED", seed.to_string());
+    }
+    say::line(&format!("$ {}", shell::line(&command)));
+    let ended = shell::run(&mut command);
+    let lines = |name: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    let (mutations, states) = (lines("mutations"), lines("states"));
+    let text = match machine.output {
+        Output::Json => serde_json::json!({ "mutations": mutations, "states": states }).to_string(),
+        Output::Person => [mutations, states].concat().join("\n"),
+    };
+    say::result(&text).map_err(|error| Failure::new("printing the figures").because(error))?;
+    ended
+}
+
 fn harness(machine: &Machine, cuts: Cuts) -> Command {
     let bin_dir = machine.bin_dir();
     let mut command = machine.command(&bin_dir.join("crash-blocks"));
     command.arg("--states").arg(cuts.states.to_string());
-    command.arg("--faults").arg(cuts.faults.to_string()).arg("--bin-dir").arg(&bin_dir);
+    command
+        .arg("--faults")
+        .arg(cuts.faults.to_string())
+        .arg("--bin-dir")
+        .arg(&bin_dir);
     if let Some(seed) = cuts.seed {
         command.arg("--seed").arg(seed.to_string());
     }
@@ -101,7 +152,11 @@ pub(crate) fn run(
     if let Some(seed) = plan.seed {
         command.arg("--seed").arg(seed.to_string());
     }
-    command.arg("--model").arg(model).arg("--bin-dir").arg(&bin_dir);
+    command
+        .arg("--model")
+        .arg(model)
+        .arg("--bin-dir")
+        .arg(&bin_dir);
     match machine.output {
         Output::Person => {}
         Output::Json => {

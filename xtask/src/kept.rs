@@ -35,6 +35,7 @@ struct Addresses {
 struct AgentAddress {
     url: String,
     token_file: std::path::PathBuf,
+    pid: u32,
 }
 
 /// The running demo; ended by [`Kept::stop`] or when dropped.
@@ -42,6 +43,7 @@ struct AgentAddress {
 pub(crate) struct Kept {
     child: Option<Child>,
     agent: Agent,
+    supervisor: u32,
 }
 
 impl Kept {
@@ -63,8 +65,8 @@ impl Kept {
             return Err(Failure::new("`socle demo` has no standard output"));
         };
         let mut lines = BufReader::new(out);
-        let agent = match addresses(&mut lines) {
-            Ok(agent) => agent,
+        let (agent, supervisor) = match addresses(&mut lines) {
+            Ok(found) => found,
             Err(failure) => {
                 end(&mut child);
                 return Err(failure);
@@ -72,12 +74,21 @@ impl Kept {
         };
         // What it says at its end must find a reader, or it would end on a closed pipe.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Ok(Self { child: Some(child), agent })
+        Ok(Self {
+            child: Some(child),
+            agent,
+            supervisor,
+        })
     }
 
     /// The agent to ask.
     pub(crate) fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// The process under which that agent's gateway, workers and updater run.
+    pub(crate) const fn supervisor(&self) -> u32 {
+        self.supervisor
     }
 
     /// Asks the demo to end and waits for it.
@@ -112,7 +123,7 @@ fn end(child: &mut Child) {
 }
 
 /// Reads lines until the one that holds the addresses of what was kept.
-fn addresses(out: &mut impl BufRead) -> Result<Agent, Failure> {
+fn addresses(out: &mut impl BufRead) -> Result<(Agent, u32), Failure> {
     let ended = || {
         Failure::new("`socle demo --keep` ended without keeping anything")
             .next("run `cargo xtask demo` alone and see which check did not hold")
@@ -121,13 +132,15 @@ fn addresses(out: &mut impl BufRead) -> Result<Agent, Failure> {
     let mut line = String::new();
     loop {
         line.clear();
-        let length = lines.read_line(&mut line).map_err(|error| ended().because(error))?;
+        let length = lines
+            .read_line(&mut line)
+            .map_err(|error| ended().because(error))?;
         if length == 0 {
             return Err(ended());
         }
         if let Ok(Said { kept }) = serde_json::from_str(&line) {
             let agent = kept.agents.first().ok_or_else(ended)?;
-            return Agent::new(&agent.url, &agent.token_file);
+            return Agent::new(&agent.url, &agent.token_file).map(|asked| (asked, agent.pid));
         }
     }
 }

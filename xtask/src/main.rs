@@ -21,6 +21,7 @@ mod fetch;
 mod hardening;
 mod http;
 mod kept;
+mod launcher;
 mod machine;
 mod model_pins;
 mod nspawn;
@@ -45,7 +46,7 @@ use clap::Parser;
 use serde_json::json;
 
 use crate::arguments::{Arguments, Command, Crash, Peer, Target};
-use crate::crash::Flushes;
+use crate::crash::{Faults, Flushes};
 use crate::demo::{Demo, Via};
 use crate::failure::Failure;
 use crate::http::Agent;
@@ -81,6 +82,13 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
         Command::Crash(Crash { blocks: Some(states), faults, without_fsync, seed, more, .. }) => {
             let flushes = if without_fsync { Flushes::Ignored } else { Flushes::Done };
             crash::blocks(machine, crash::Cuts { states, faults, flushes, seed }, &more)
+        }
+        Command::Crash(Crash { states: true, full, seed, .. }) => {
+            let faults = if full { Faults::All } else { Faults::Some };
+            crash::states(machine, faults, seed)
+        }
+        Command::Launcher(options) => {
+            launcher::run(machine, options.model.model.as_deref(), options.runs)
         }
         Command::Crash(options) => {
             let plan = crash::Plan { kills: options.kills, seed: options.seed };
