@@ -49,12 +49,7 @@ pub(crate) enum Faults {
 }
 
 /// What CI runs.
-const QUICK: Cuts = Cuts {
-    states: 200,
-    faults: 40,
-    flushes: Flushes::Done,
-    seed: None,
-};
+const QUICK: Cuts = Cuts { states: 200, faults: 40, flushes: Flushes::Done, seed: None };
 /// Without these no machine, however it is run, can serve a disk of its own.
 const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
 
@@ -88,9 +83,7 @@ pub(crate) fn states(machine: &Machine, faults: Faults, seed: Option<u64>) -> Re
     let folder = tempfile::tempdir()
         .map_err(|error| Failure::new("making a folder for the figures").because(error))?;
     let mut command = machine.cargo(&["test", "--locked", "--release", "--workspace"]);
-    command
-        .args(["--test", "power_cut", "--", "--nocapture"])
-        .stdout(std::io::stderr());
+    command.args(["--test", "power_cut", "--", "--nocapture"]).stdout(std::io::stderr());
     command.env("SOCLE_CRASH_REPORT", folder.path());
     match faults {
         Faults::Some => {}
@@ -120,11 +113,7 @@ fn harness(machine: &Machine, cuts: Cuts) -> Command {
     let bin_dir = machine.bin_dir();
     let mut command = machine.command(&bin_dir.join("crash-blocks"));
     command.arg("--states").arg(cuts.states.to_string());
-    command
-        .arg("--faults")
-        .arg(cuts.faults.to_string())
-        .arg("--bin-dir")
-        .arg(&bin_dir);
+    command.arg("--faults").arg(cuts.faults.to_string()).arg("--bin-dir").arg(&bin_dir);
     if let Some(seed) = cuts.seed {
         command.arg("--seed").arg(seed.to_string());
     }
@@ -152,11 +141,7 @@ pub(crate) fn run(
     if let Some(seed) = plan.seed {
         command.arg("--seed").arg(seed.to_string());
     }
-    command
-        .arg("--model")
-        .arg(model)
-        .arg("--bin-dir")
-        .arg(&bin_dir);
+    command.arg("--model").arg(model).arg("--bin-dir").arg(&bin_dir);
     match machine.output {
         Output::Person => {}
         Output::Json => {

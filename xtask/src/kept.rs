@@ -74,11 +74,7 @@ impl Kept {
         };
         // What it says at its end must find a reader, or it would end on a closed pipe.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Ok(Self {
-            child: Some(child),
-            agent,
-            supervisor,
-        })
+        Ok(Self { child: Some(child), agent, supervisor })
     }
 
     /// The agent to ask.
@@ -132,9 +128,7 @@ fn addresses(out: &mut impl BufRead) -> Result<(Agent, u32), Failure> {
     let mut line = String::new();
     loop {
         line.clear();
-        let length = lines
-            .read_line(&mut line)
-            .map_err(|error| ended().because(error))?;
+        let length = lines.read_line(&mut line).map_err(|error| ended().because(error))?;
         if length == 0 {
             return Err(ended());
         }
