@@ -6,6 +6,7 @@ use crate::{
     batcher,
     encoder::{EncodeError, Encoder, LoadError},
     package::Spec,
+    pulse,
     text_tokenizer::{TextError, TextTokenizer, TokenSequence, TokenizerError},
 };
 
@@ -163,6 +164,7 @@ impl Embedder {
     }
 
     fn tokens(&self, at: usize, text: &str, long: LongText) -> Result<TokenSequence, EmbedError> {
+        pulse::step(0);
         let sequence =
             self.tokenizer.tokens(text).map_err(|source| EmbedError::Text { at, source })?;
         match (sequence.cut, long) {

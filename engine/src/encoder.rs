@@ -16,7 +16,7 @@ use tract_onnx::prelude::{
 use crate::{
     onnx_graph::{self, GraphError},
     package::{EncoderInput, EncoderSpec, Pooling},
-    pooling,
+    pooling, pulse,
 };
 
 /// Length of the sequence that is run once at load, so that a graph of the wrong shape is refused there.
@@ -101,6 +101,7 @@ impl Encoder {
     /// # Errors
     /// The model failed, panicked, or computed something that is not an embedding.
     pub fn encode(&self, ids: &[u32]) -> Result<Vec<f32>, EncodeError> {
+        pulse::step(ids.len());
         catch_unwind(AssertUnwindSafe(|| self.run(ids)))
             .unwrap_or_else(|panic| Err(EncodeError::Panic { message: panic_message(&*panic) }))
     }

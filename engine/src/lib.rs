@@ -10,7 +10,7 @@
 //! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
-//! - [`cause`]: an error on one line; [`adapter`]: what the machine computes on; [`worker`]: the process that owns the models
+//! - [`pulse`]: how a thread says that it gets on; [`cause`]: an error on one line; [`adapter`]: what the machine computes on; [`worker`]: the process that owns the models
 
 pub mod adapter;
 pub mod assistant;
@@ -27,5 +27,6 @@ pub mod onnx_graph;
 pub mod pack;
 pub mod package;
 pub mod pooling;
+pub mod pulse;
 pub mod text_tokenizer;
 pub mod worker;

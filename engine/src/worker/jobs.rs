@@ -2,11 +2,16 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fs, io,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::sync_channel},
     thread::{self, JoinHandle},
+};
+
+use crate::{
+    pulse::{self, Pulse},
+    worker::hang::Watched,
 };
 
 /// One piece of work.
@@ -26,6 +31,7 @@ pub enum Refused {
 pub struct Jobs {
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    watched: Vec<Watched>,
 }
 
 struct Queue {
@@ -52,18 +58,38 @@ impl Jobs {
     /// A thread cannot be started.
     pub fn start(threads: NonZeroUsize, waiting_max: usize) -> io::Result<Self> {
         let state = Mutex::new(State { waiting: VecDeque::new(), closed: false });
-        let jobs = Self {
+        let mut jobs = Self {
             queue: Arc::new(Queue { state, changed: Condvar::new(), waiting_max }),
             threads: Mutex::new(Vec::new()),
+            watched: Vec::new(),
         };
         for at in 0..threads.get() {
             let queue = Arc::clone(&jobs.queue);
+            let pulse = Arc::new(Pulse::default());
+            let own = Arc::clone(&pulse);
+            let (named, name) = sync_channel(1);
             let started = thread::Builder::new()
                 .name(format!("compute-{at}"))
                 .stack_size(8 * 1024 * 1024)
-                .spawn(move || queue.work());
+                .spawn(move || {
+                    pulse::listen(own);
+                    if named.send(kernel_id()).is_ok() {
+                        queue.work();
+                    }
+                });
             match started {
-                Ok(thread) => jobs.threads().push(thread),
+                Ok(thread) => {
+                    jobs.threads().push(thread);
+                    match name.recv() {
+                        Ok(Some(thread)) => jobs.watched.push(Watched { pulse, thread }),
+                        Ok(None) | Err(_) => {
+                            tracing::warn!(
+                                at,
+                                "/proc does not say the thread's id: a hang of it is not seen"
+                            );
+                        }
+                    }
+                }
                 Err(reason) => {
                     jobs.close();
                     return Err(reason);
@@ -71,6 +97,11 @@ impl Jobs {
             }
         }
         Ok(jobs)
+    }
+
+    /// By what it is seen whether a thread hangs.
+    pub fn watched(&self) -> Vec<Watched> {
+        self.watched.clone()
     }
 
     /// Queues `job`, or refuses it at once.
@@ -115,7 +146,10 @@ impl Queue {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            pulse::begin();
+            let done = catch_unwind(AssertUnwindSafe(job));
+            pulse::end();
+            if done.is_err() {
                 tracing::error!("a job panicked; its caller gets no response");
             }
         }
@@ -133,6 +167,12 @@ impl Queue {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// The id by which the kernel knows this thread.
+fn kernel_id() -> Option<i32> {
+    let link = fs::read_link("/proc/thread-self").ok()?;
+    link.file_name()?.to_str()?.parse().ok()
 }
 
 #[cfg(test)]

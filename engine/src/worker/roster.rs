@@ -16,6 +16,7 @@ use crate::{
     golden::GoldenReport,
     model::{AskError, Model},
     package::Package,
+    pulse,
     text_tokenizer::TextError,
     worker::{
         limits::resident_bytes,
@@ -245,6 +246,8 @@ impl Seat {
     }
 
     fn loaded(&self) -> Result<Arc<Model>, Failure> {
+        // Who waits for another thread to load waits as long as that takes.
+        let _loading = pulse::unbounded();
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = &*model {
             return Ok(Arc::clone(model));

@@ -28,8 +28,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::{
     adapter,
     cause::chain,
+    pulse,
     worker::{
-        frame,
+        frame, hang,
         jobs::{Jobs, Refused},
         limits::{self, LimitError},
         message::{Call, Failure, FailureKind, PROTOCOL, Reply, Request, Response, WorkerInfo},
@@ -120,7 +121,8 @@ pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
     for broken in roster.broken() {
         tracing::warn!(dir = %broken.dir, reason = %broken.message, "model package is broken");
     }
-    if config.memory == MemoryLimit::Enforced {
+    let own_process = config.memory == MemoryLimit::Enforced;
+    if own_process {
         limits::apply(roster.memory_bytes())?;
     }
     let (wake, woken) = UnixStream::pair().map_err(ServeError::Start)?;
@@ -133,6 +135,9 @@ pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
         connections: Mutex::new(HashMap::new()),
         wake,
     });
+    if own_process {
+        hang::guard(shared.jobs.watched()).map_err(ServeError::Start)?;
+    }
     probe(&shared, config.software_adapters);
     let accepted = accept(&config.listener, &woken, &shared);
     shared.jobs.close();
@@ -148,6 +153,7 @@ pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
 fn probe(shared: &Arc<Shared>, software: AllowSoftware) {
     let shared_there = Arc::clone(shared);
     let job = move || {
+        let _driver = pulse::unbounded();
         let line = adapter::report(software).line();
         tracing::info!(device = %line, "models run here");
         if shared_there.device.set(line).is_err() {
@@ -272,6 +278,8 @@ fn begin(
             let message = "the worker panicked on this request: report it with the log".to_owned();
             Reply::Failed(Failure { kind: FailureKind::ModelFailed, message })
         });
+        // A gateway that is slow to read its responses is no hang of ours.
+        pulse::end();
         respond(&writer, id, reply);
     };
     let (kind, message) = match shared.jobs.submit(Box::new(job)) {

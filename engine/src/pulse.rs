@@ -1,0 +1,147 @@
+//! How a compute thread says that it gets on with its work: before each piece, how long that piece may take.
+//!
+//! The code that computes calls [`step`] and knows nothing of who listens; on a thread that nobody watches it does
+//! nothing. [`crate::worker::hang`] listens.
+
+use std::{
+    cell::OnceCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What one piece of work may take besides its tokens, in milliseconds of processor time.
+pub const STEP_MS: u64 = 1_000;
+/// What it may take for each token. A slow core needs less than one.
+pub const TOKEN_MS: u64 = 4;
+
+/// What one thread said last.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    /// Grows with every piece.
+    steps: AtomicU64,
+    /// What the piece under way may take; 0 while there is none, or none that is bounded.
+    allowed_ms: AtomicU64,
+}
+
+/// A piece of work at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Which piece of this thread.
+    pub step: u64,
+    /// What it may take, in milliseconds of processor time.
+    pub allowed_ms: u64,
+}
+
+/// While it lives, the work of this thread has no bound.
+#[derive(Debug)]
+pub struct Unbounded {
+    before_ms: u64,
+}
+
+thread_local! {
+    static OWN: OnceCell<Arc<Pulse>> = const { OnceCell::new() };
+}
+
+impl Pulse {
+    /// The piece that is under way now, if it is bounded.
+    pub fn beat(&self) -> Option<Beat> {
+        let step = self.steps.load(Ordering::Acquire);
+        let allowed_ms = self.allowed_ms.load(Ordering::Acquire);
+        (allowed_ms > 0).then_some(Beat { step, allowed_ms })
+    }
+
+    fn begin(&self, allowed_ms: u64) {
+        self.allowed_ms.store(allowed_ms, Ordering::Release);
+        self.steps.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Has this thread say what it does by `pulse`, for as long as it lives.
+pub fn listen(pulse: Arc<Pulse>) {
+    OWN.with(|own| {
+        // A thread has one pulse; a second one changes nothing.
+        drop(own.set(pulse));
+    });
+}
+
+/// A piece of work over `tokens` tokens begins.
+pub fn step(tokens: usize) {
+    let tokens = u64::try_from(tokens).unwrap_or(u64::MAX);
+    tell(|pulse| {
+        // Work without a bound stays so, whatever it is made of.
+        if pulse.allowed_ms.load(Ordering::Acquire) > 0 {
+            pulse.begin(STEP_MS.saturating_add(TOKEN_MS.saturating_mul(tokens)));
+        }
+    });
+}
+
+/// A job begins, of which every piece is bounded.
+pub fn begin() {
+    tell(|pulse| pulse.begin(STEP_MS));
+}
+
+/// The job is done.
+pub fn end() {
+    tell(|pulse| pulse.begin(0));
+}
+
+/// What follows may take any time, as loading a model does.
+pub fn unbounded() -> Unbounded {
+    let mut before_ms = 0;
+    tell(|pulse| {
+        before_ms = pulse.allowed_ms.load(Ordering::Acquire);
+        pulse.begin(0);
+    });
+    Unbounded { before_ms }
+}
+
+impl Drop for Unbounded {
+    fn drop(&mut self) {
+        let before_ms = self.before_ms;
+        tell(|pulse| pulse.begin(before_ms));
+    }
+}
+
+fn tell(say: impl FnOnce(&Pulse)) {
+    OWN.with(|own| {
+        if let Some(pulse) = own.get() {
+            say(pulse);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_bounded_by_its_tokens_and_loading_is_not() {
+        let pulse = Arc::new(Pulse::default());
+        let own = Arc::clone(&pulse);
+        let allowed = move || own.beat().map(|beat| beat.allowed_ms);
+        std::thread::spawn(move || {
+            listen(pulse);
+            step(5);
+            assert_eq!(allowed(), None, "nobody began a job");
+            begin();
+            assert_eq!(allowed(), Some(STEP_MS));
+            step(256);
+            assert_eq!(allowed(), Some(STEP_MS + 256 * TOKEN_MS));
+            {
+                let _loading = unbounded();
+                step(5);
+                assert_eq!(allowed(), None);
+            }
+            assert_eq!(allowed(), Some(STEP_MS + 256 * TOKEN_MS));
+            end();
+            assert_eq!(allowed(), None);
+        })
+        .join()
+        .unwrap();
+        // Nobody listens here.
+        step(1);
+        drop(unbounded());
+    }
+}
