@@ -5,9 +5,11 @@
 //! - [`device`]: an enrolled device's state folder, and what its gateway would stage there
 //! - [`blocks`]: power cuts as a disk sees them, under a real file system
 //! - [`crash`]: processes killed at random moments, and what must hold afterwards
+//! - [`swap`]: releases that replace each other under load
 
 pub mod blocks;
 pub mod crash;
 pub mod device;
 pub mod release;
 pub mod signing;
+pub mod swap;

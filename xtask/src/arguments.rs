@@ -27,6 +27,7 @@ Examples:
   cargo xtask crash --kills 200 --seed 7
   cargo xtask crash --states           every cut, kill and fault of a modelled disk
   cargo xtask crash --blocks 200       power cuts of a disk under ext4; 2000 for the long form
+  cargo xtask swap --swaps 50          releases replaced under load; no request may fail
 
 Exit codes: 0 all held; 1 something did not; 2 wrong usage; 3 the machine lacks something (what,
 and how to get it, is said); any other comes from the program that was driven.";
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     /// What `nspawn` asks a machine with
     #[command(hide = true)]
     Load(Load),
+    /// Replaces releases and the agent under load and sees that no request fails
+    Swap(Swap),
     /// Builds the Debian package and prints where it is
     Package(Package),
     /// Measures the launcher: its size, and the time from its start to the gateway's first answer
@@ -161,6 +164,28 @@ pub(crate) struct Load {
     /// The file that holds the agent's token
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: PathBuf,
+}
+
+/// The swap harness's options.
+#[derive(Args, Debug)]
+pub(crate) struct Swap {
+    /// How many releases commit
+    #[arg(long, default_value_t = 50)]
+    pub(crate) swaps: u32,
+    /// How many more, between them, have to be given up
+    #[arg(long, default_value_t = 10)]
+    pub(crate) poisoned: u32,
+    /// How many requests are asked, at least
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) requests: u64,
+    /// Repeats the run of this seed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// More options for the harness
+    #[arg(last = true, value_name = "OPTION")]
+    pub(crate) more: Vec<OsString>,
 }
 
 /// What is packed.

@@ -3,8 +3,8 @@
 //! # Layout
 //! `arguments` is the command line; `machine` what is known of the machine; `stage` runs tables of
 //! named work, of which `test` and `check` are the two; `wheel`, `pip`, `fetch`, `tools` and
-//! `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `kept`, `peer` and
-//! `bench` drive the product's own programs. It imports nothing of the product, so that it builds
+//! `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `swap`, `kept`, `peer`
+//! and `bench` drive the product's own programs. It imports nothing of the product, so that it builds
 //! in seconds on a cold machine.
 
 mod advisories;
@@ -33,6 +33,7 @@ mod progress;
 mod say;
 mod shell;
 mod stage;
+mod swap;
 mod test;
 mod tools;
 mod wheel;
@@ -79,6 +80,16 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
         }
         Command::Test(options) => stage::run_all(machine, test::STAGES, &options.only),
         Command::Check(options) => stage::run_all(machine, &check::STAGES, &options.only),
+        Command::Swap(options) => {
+            let plan = swap::Plan {
+                swaps: options.swaps,
+                poisoned: options.poisoned,
+                requests: options.requests,
+                seed: options.seed,
+            };
+            let model = options.model.model.as_deref();
+            swap::run(machine, plan, machine.output, model, &options.more)
+        }
         Command::Crash(Crash { blocks: Some(states), faults, without_fsync, seed, more, .. }) => {
             let flushes = if without_fsync { Flushes::Ignored } else { Flushes::Done };
             crash::blocks(machine, crash::Cuts { states, faults, flushes, seed }, &more)

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::packages;
 use crate::stage::{Stage, Work};
-use crate::{say, shell};
+use crate::{say, shell, swap};
 
 /// In this order; clippy and the tests see the whole workspace at once, so that crates share one
 /// set of features and nothing is built twice.
@@ -17,6 +17,11 @@ pub(crate) const STAGES: &[Stage] = &[
     Stage { name: "build", about: "every test and program", work: Work::Call(build) },
     Stage { name: "tidy", about: "the rules of the tree", work: Work::Call(tidy) },
     Stage { name: "tests", about: "unit and integration tests", work: Work::Call(tests) },
+    Stage {
+        name: "swap",
+        about: "releases and agents replaced under load",
+        work: Work::Call(swap::stage),
+    },
     Stage {
         name: "power-cuts",
         about: "a disk that loses power under a real file system",
