@@ -11,7 +11,10 @@ use std::{
 
 use agent::{
     daemon::gateway::{self, Options},
-    fleet::enrolment::{self, EnrolOptions},
+    fleet::{
+        bundle,
+        enrolment::{self, EnrolOptions},
+    },
     installed::{Installed, release_from_env},
     observe::{clock, logging, status::Mode},
     single::{
@@ -65,6 +68,21 @@ enum Role {
     Run(RunArgs),
     /// Join a fleet with a token from `socle device enrol`.
     Enrol(EnrolArgs),
+    /// Take a release from a bundle, on a machine that no network reaches; the updater installs it.
+    #[command(
+        after_help = "Example, as the agent's own user:\n  runuser -u socle -- socle-agent update --bundle /media/stick/bundle\n\nThe bundle is a folder that `socle bundle export --device` made, and holds the controller's assignment for this\nmachine: the release must be genuine and assigned, as over the network."
+    )]
+    Update(UpdateArgs),
+}
+
+#[derive(Args)]
+struct UpdateArgs {
+    /// The device's state folder.
+    #[arg(long, default_value = "/var/lib/socle")]
+    state: PathBuf,
+    /// The bundle's folder.
+    #[arg(long, value_name = "DIR")]
+    bundle: PathBuf,
 }
 
 #[derive(Args)]
@@ -179,6 +197,12 @@ fn run(cli: Cli, passed: PassedSockets) -> anyhow::Result<()> {
         }
         Some(Role::Run(args)) => run_single(args),
         Some(Role::Enrol(args)) => enrol(args),
+        Some(Role::Update(args)) => {
+            logging::start("update")?;
+            let placed = bundle::place(&StateDir::new(args.state), &args.bundle, clock::now())?;
+            writeln!(io::stdout().lock(), "{}", placed.in_words())?;
+            Ok(())
+        }
         None => bail!("nothing to do; see --help"),
     }
 }

@@ -5,7 +5,7 @@
 //! - [`pki`], [`tls`], [`broker`], [`secret`]: certificates, and what is handed to a broker
 //! - [`online`]: the roles it signs itself; [`catalogue`]: what the metadata lists
 //! - [`store`]: SQLite; [`artifacts`]: content-addressed files
-//! - [`publish`], [`enrol`], [`auth`]: what may enter, and who
+//! - [`publication`], [`published`], [`publish`], [`enrol`], [`auth`]: what may enter, and who
 //! - [`waves`]: the words of a rollout; [`rollout`]: a pure planner and its driver; [`assign`]: how a release is assigned, durably, then said
 //! - [`link`]: MQTT: what devices say is judged by a pure function, stored, then acknowledged
 //! - [`http`], [`console`], [`metrics`]: what people and programs see
@@ -33,7 +33,9 @@ pub mod link;
 pub mod metrics;
 pub mod online;
 pub mod pki;
+pub mod publication;
 pub mod publish;
+pub mod published;
 pub mod rollout;
 pub mod secret;
 pub mod serve;

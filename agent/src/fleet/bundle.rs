@@ -139,9 +139,14 @@ pub fn place(state: &StateDir, folder: &Path, clock: UnixMs) -> Result<Placed, B
         .desired(&word, record.desired_sequence, now)
         .map_err(BundleError::Assignment)?
         .into_inner();
-    let (offered, release) = bundle.documents(&trusted, &desired, |offered| {
-        verify(&trusted, offered, &authority.environment, now).map(|(_, release)| release)
-    }, now)?;
+    let (offered, release) = bundle.documents(
+        &trusted,
+        &desired,
+        |offered| {
+            verify(&trusted, offered, &authority.environment, now).map(|(_, release)| release)
+        },
+        now,
+    )?;
     let permit = match desired.permit {
         None => None,
         Some(digest) => Some(bundle.object(&digest, PERMIT_BYTES_MAX)?),
@@ -154,12 +159,8 @@ pub fn place(state: &StateDir, folder: &Path, clock: UnixMs) -> Result<Placed, B
     if manifest.requires.platform != here {
         return Err(BundleError::Platform(manifest.requires.platform.clone()));
     }
-    let mut placed = Placed {
-        name: manifest.name.clone(),
-        release: release.get().digest,
-        objects: 0,
-        bytes: 0,
-    };
+    let mut placed =
+        Placed { name: manifest.name.clone(), release: release.get().digest, objects: 0, bytes: 0 };
     for object in Store::new(&RealDisk, state).missing(manifest) {
         bundle.stage(state, object)?;
         placed.objects += 1;
@@ -260,8 +261,7 @@ impl Bundle<'_> {
     /// Copies an object into the staging area. It gets its name there only when it is whole and durable.
     fn stage(&self, state: &StateDir, object: Object) -> Result<(), BundleError> {
         let (path, file) = self.open(&format!("sha256/{}", object.sha256))?;
-        let (to, part) =
-            (state.staged_object(&object.sha256), state.staged_part(&object.sha256));
+        let (to, part) = (state.staged_object(&object.sha256), state.staged_part(&object.sha256));
         let failed = |source| BundleError::Write { path: to.clone(), source };
         if RealDisk.length(&to).map_err(failed)? == Some(object.length) {
             return Ok(());

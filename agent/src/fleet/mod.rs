@@ -8,7 +8,7 @@
 //! - [`outbox`], [`journal`], [`reporter`], [`happenings`]: what the device says, kept until the controller has it
 //! - [`assignment`], [`desired`], [`obeyed`]: what the controller says, and what is done about it
 //! - [`fetch`], [`release_documents`], [`reservation`]: a release into the staging area; [`transport_file`], [`mirrors`]:
-//!   from where; [`artifact_server`], [`redirect`]: one server
+//!   from where; [`artifact_server`], [`redirect`]: one server; [`bundle`]: from a stick instead
 //! - [`download`], [`transfer`], [`meter`], [`rate`]: one object; [`part`], [`tag_file`]: its beginning, kept for the next
 //!   attempt; [`assembly`], [`plan`], [`sources`]: from chunks
 //! - [`trial`], [`gates`], [`record_watch`]: the gates that this side watches
@@ -20,6 +20,7 @@ pub mod assembly;
 pub mod assignment;
 pub mod authority_pin;
 pub mod backoff;
+pub mod bundle;
 pub mod desired;
 pub mod download;
 pub mod enrolment;

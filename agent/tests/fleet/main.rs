@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod broker;
+mod bundles;
 mod chunking;
 mod enrolment;
 mod fetching;

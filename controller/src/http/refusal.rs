@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     artifacts::ArtifactError, assign::AssignError, causes::chain, enrol::EnrolError,
-    link::seal_keys::SealKeyError, metrics::MetricsError, publish::PublishError,
+    link::seal_keys::SealKeyError, metrics::MetricsError, publication::PublishError,
     store::database::StoreError,
 };
 

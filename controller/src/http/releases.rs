@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{context::Context, refusal::Refusal};
-use crate::{publish::Publication, store::releases::Release};
+use crate::{publication::Publication, store::releases::Release};
 
 /// Body of `POST /api/v1/releases`: metadata that is new, and a release if there is one.
 #[derive(Deserialize)]

@@ -9,35 +9,42 @@ use protocol::{
         document::Document,
         metadata::{Meta, Root, Snapshot},
         shape::is_role_name,
+        verify::Trusted,
     },
     verified::Verified,
 };
 
-use super::{Publication, PublishError};
 use crate::{
     catalogue::{self, Catalogue, RoleBytes},
+    publication::{Publication, PublishError},
     store::{database::Store, releases::Metadata},
 };
 
 /// Snapshot and timestamp with their versions.
 #[derive(Clone, Debug)]
-pub(super) struct OnlinePair {
-    pub(super) snapshot: (u64, Vec<u8>),
-    pub(super) timestamp: (u64, Vec<u8>),
+pub struct OnlinePair {
+    /// The snapshot.
+    pub snapshot: (u64, Vec<u8>),
+    /// The timestamp.
+    pub timestamp: (u64, Vec<u8>),
 }
 
 /// The newest document of each role.
 #[derive(Clone, Debug)]
-pub(super) struct Standing {
-    pub(super) root: Vec<u8>,
-    pub(super) roles: Vec<RoleBytes>,
-    pub(super) snapshot: Option<Vec<u8>>,
-    pub(super) timestamp: Option<Vec<u8>>,
+pub struct Standing {
+    /// The root.
+    pub root: Vec<u8>,
+    /// Targets and delegated roles.
+    pub roles: Vec<RoleBytes>,
+    /// The snapshot, once something is published.
+    pub snapshot: Option<Vec<u8>>,
+    /// The timestamp, once something is published.
+    pub timestamp: Option<Vec<u8>>,
 }
 
 impl OnlinePair {
     /// A pair that was signed elsewhere; whether it holds is checked with everything else.
-    pub(super) fn given(snapshot: Vec<u8>, timestamp: Vec<u8>) -> Result<Self, PublishError> {
+    pub fn given(snapshot: Vec<u8>, timestamp: Vec<u8>) -> Result<Self, PublishError> {
         let version = |role: &str, bytes: &[u8]| {
             let (version, _) =
                 end_of(bytes).ok_or_else(|| PublishError::Unreadable(role.to_owned()))?;
@@ -51,7 +58,7 @@ impl OnlinePair {
 }
 
 /// Version and expiry of a document.
-pub(super) fn end_of(bytes: &[u8]) -> Option<(u64, UnixMs)> {
+pub fn end_of(bytes: &[u8]) -> Option<(u64, UnixMs)> {
     let document = Document::parse("the", bytes).ok()?;
     let version = document.signed.get("version")?.as_u64()?;
     let expires = UnixMs::from_rfc3339(document.signed.get("expires")?.as_str()?).ok()?;
@@ -59,7 +66,22 @@ pub(super) fn end_of(bytes: &[u8]) -> Option<(u64, UnixMs)> {
 }
 
 impl Standing {
-    pub(super) async fn read(store: &Store) -> Result<Self, PublishError> {
+    /// What a device that followed everything so far trusts.
+    pub fn trusted(&self) -> Result<Trusted, PublishError> {
+        Trusted::new(self.root.clone(), self.seen()).map_err(PublishError::Refused)
+    }
+
+    /// The versions that such a device has seen.
+    pub fn seen(&self) -> Seen {
+        Seen {
+            timestamp: self.timestamp_end().map_or(0, |(version, _)| version),
+            snapshot: self.snapshot_end().map_or(0, |(version, _)| version),
+            roles: self.seen_roles(),
+        }
+    }
+
+    /// What `store` holds.
+    pub async fn read(store: &Store) -> Result<Self, PublishError> {
         let newest = async |role| store.newest_metadata(role).await.map_err(PublishError::Store);
         Ok(Self {
             root: newest("root").await?.ok_or(PublishError::NoRoot)?,
@@ -69,15 +91,18 @@ impl Standing {
         })
     }
 
-    pub(super) fn trusted_root(&self) -> Result<Verified<Root>, PublishError> {
+    /// The root, verified.
+    pub fn trusted_root(&self) -> Result<Verified<Root>, PublishError> {
         pinned_root(&self.root).map_err(PublishError::Refused)
     }
 
-    pub(super) fn snapshot_end(&self) -> Option<(u64, UnixMs)> {
+    /// Version and expiry of the snapshot.
+    pub fn snapshot_end(&self) -> Option<(u64, UnixMs)> {
         end_of(self.snapshot.as_deref()?)
     }
 
-    pub(super) fn timestamp_end(&self) -> Option<(u64, UnixMs)> {
+    /// Version and expiry of the timestamp.
+    pub fn timestamp_end(&self) -> Option<(u64, UnixMs)> {
         end_of(self.timestamp.as_deref()?)
     }
 
@@ -87,13 +112,13 @@ impl Standing {
     }
 
     /// Versions of the roles that the stored snapshot lists.
-    pub(super) fn seen_roles(&self) -> BTreeMap<String, u64> {
+    pub fn seen_roles(&self) -> BTreeMap<String, u64> {
         let listed = self.snapshot_content().map(|snapshot| snapshot.meta).unwrap_or_default();
         listed.into_iter().map(|(name, meta)| (name, meta.version)).collect()
     }
 
     /// Whether a new device would accept the stored snapshot and timestamp: they are fresh and by the root's keys.
-    pub(super) fn online_holds(&self, now: UnixMs) -> bool {
+    pub fn online_holds(&self, now: UnixMs) -> bool {
         let (Ok(root), Some(timestamp), Some(snapshot)) =
             (self.trusted_root(), &self.timestamp, &self.snapshot)
         else {
@@ -106,32 +131,27 @@ impl Standing {
     }
 
     /// The stored snapshot, if it says just `meta`.
-    pub(super) fn kept_snapshot(
-        &self,
-        meta: &BTreeMap<String, Meta>,
-    ) -> Option<(u64, UnixMs, Vec<u8>)> {
+    pub fn kept_snapshot(&self, meta: &BTreeMap<String, Meta>) -> Option<(u64, UnixMs, Vec<u8>)> {
         let (version, end) = self.snapshot_end()?;
         (self.snapshot_content()?.meta == *meta)
             .then(|| (version, end, self.snapshot.clone().unwrap_or_default()))
     }
 
-    pub(super) fn next_version(&self, role: &'static str) -> Result<u64, PublishError> {
+    /// The version that the next snapshot or timestamp gets.
+    pub fn next_version(&self, role: &'static str) -> Result<u64, PublishError> {
         let end = if role == "snapshot" { self.snapshot_end() } else { self.timestamp_end() };
         let version = end.map_or(0, |(version, _)| version);
         version.checked_add(1).ok_or(PublishError::LastVersion(role))
     }
 
     /// Version of the stored top-level targets; 0 for none.
-    pub(super) fn targets_version(&self) -> u64 {
+    pub fn targets_version(&self) -> u64 {
         let top = self.roles.iter().find(|(role, _)| role == "targets");
         top.and_then(|(_, bytes)| catalogue::content(bytes)).map_or(0, |targets| targets.version)
     }
 
     /// What a snapshot says of `roles`. A role once listed stays listed, as the specification asks.
-    pub(super) fn meta_of(
-        &self,
-        roles: &[RoleBytes],
-    ) -> Result<BTreeMap<String, Meta>, PublishError> {
+    pub fn meta_of(&self, roles: &[RoleBytes]) -> Result<BTreeMap<String, Meta>, PublishError> {
         roles
             .iter()
             .map(|(role, bytes)| {
@@ -143,7 +163,7 @@ impl Standing {
     }
 
     /// All roles with what is wanted in their place, and what of it is new.
-    pub(super) fn overlaid(
+    pub fn overlaid(
         &self,
         wanted: &Publication,
     ) -> Result<(Vec<RoleBytes>, Vec<Metadata>), PublishError> {
