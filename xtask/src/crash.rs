@@ -42,7 +42,7 @@ pub(crate) enum Flushes {
 /// Which operations of a modelled disk fail; cuts and kills meet each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Faults {
-    /// One in a hundred, others with another seed.
+    /// One in two hundred, others with another seed.
     Some,
     /// Every one in every way.
     All,
