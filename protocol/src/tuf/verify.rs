@@ -22,6 +22,8 @@ use crate::{
     verified::Verified,
 };
 
+/// Most teams whose endorsement of a model is looked for, in the order of their names.
+const TEAMS_MAX: usize = 64;
 /// Most environments of one name that are tried for an installed release.
 const ENVIRONMENTS_MAX: usize = 64;
 
@@ -211,7 +213,14 @@ fn endorsed(roles: &mut Roles<'_>, digest: Digest, manifest: &Manifest) -> Resul
             }
             Some(rest) => {
                 let name = rest.replacen('/', ".", 1);
-                ("models", teams.iter().map(|team| format!("models/{team}/{name}")).collect())
+                (
+                    "models",
+                    teams
+                        .iter()
+                        .take(TEAMS_MAX)
+                        .map(|team| format!("models/{team}/{name}"))
+                        .collect(),
+                )
             }
         };
         let signed = Target::named(file.sha256, file.length);
