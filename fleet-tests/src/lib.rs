@@ -5,6 +5,7 @@
 //! - [`device`]: an enrolled device's state folder, and what its gateway would stage there
 //! - [`blocks`]: power cuts as a disk sees them, under a real file system
 //! - [`crash`]: processes killed at random moments, and what must hold afterwards
+//! - [`transport`]: what an update moves, and what staging it costs
 //! - [`swap`]: releases that replace each other under load
 
 pub mod blocks;
@@ -13,3 +14,4 @@ pub mod device;
 pub mod release;
 pub mod signing;
 pub mod swap;
+pub mod transport;

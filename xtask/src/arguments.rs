@@ -229,6 +229,31 @@ pub(crate) struct Bench {
     /// Connections at the same time in the load case
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) connections: u32,
+    #[command(subcommand)]
+    pub(crate) what: Option<BenchWhat>,
+}
+
+/// What else is measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchWhat {
+    /// Measures updates: bytes moved, staging rate beside sha256sum, peak memory for a 4 GB release
+    Update(BenchUpdate),
+}
+
+/// How updates are measured.
+#[derive(Args, Debug)]
+pub(crate) struct BenchUpdate {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// An agent, to measure what the same agent moves when it is rebuilt after a change
+    #[arg(long, value_name = "FILE", requires = "agent_rebuilt")]
+    pub(crate) agent_before: Option<PathBuf>,
+    /// That agent, rebuilt
+    #[arg(long, value_name = "FILE", requires = "agent_before")]
+    pub(crate) agent_rebuilt: Option<PathBuf>,
+    /// More options for the benchmark, such as --staging-bytes, --rounds, --memory-bytes, --work
+    #[arg(last = true, value_name = "OPTION")]
+    pub(crate) more: Vec<OsString>,
 }
 
 /// Which peer we are compared with.

@@ -4,12 +4,13 @@
 //! `arguments` is the command line; `machine` what is known of the machine; `stage` runs tables of
 //! named work, of which `test` and `check` are the two; `wheel`, `pip`, `fetch`, `tools` and
 //! `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `swap`, `kept`, `peer`
-//! and `bench` drive the product's own programs. It imports nothing of the product, so that it builds
+//! and `bench`, `bench_update` drive the product's own programs. It imports nothing of the product, so that it builds
 //! in seconds on a cold machine.
 
 mod advisories;
 mod arguments;
 mod bench;
+mod bench_update;
 mod broker;
 mod cache;
 mod check;
@@ -46,7 +47,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
-use crate::arguments::{Arguments, Command, Crash, Peer, Target};
+use crate::arguments::{Arguments, Bench, BenchWhat, Command, Crash, Peer, Target};
 use crate::crash::{Faults, Flushes};
 use crate::demo::{Demo, Via};
 use crate::failure::Failure;
@@ -126,6 +127,9 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
                 squeeze: package::Squeeze::Small,
             };
             package::run(machine, &package)
+        }
+        Command::Bench(Bench { what: Some(BenchWhat::Update(options)), .. }) => {
+            bench_update::run(machine, &options)
         }
         Command::Bench(options) => {
             let plan = bench::Plan { requests: options.requests, connections: options.connections };

@@ -109,6 +109,12 @@ const FOR_MACHINES: [Package; 8] = [
     Package { name: "mosquitto", why: "their broker", sign: Sign::Program("mosquitto") },
 ];
 
+/// What updates are compared with; see `bench_update`.
+const FOR_UPDATES: [Package; 2] = [
+    Package { name: "zstd", why: "makes the patches to compare with", sign: Sign::Program("zstd") },
+    Package { name: "coreutils", why: "hashes beside us", sign: Sign::Program("sha256sum") },
+];
+
 /// Installs what is missing and names it; without the right to, fails and gives the command.
 pub(crate) fn ensure(machine: &Machine) -> Result<String, Failure> {
     ensure_of(machine, &PACKAGES)
@@ -117,6 +123,11 @@ pub(crate) fn ensure(machine: &Machine) -> Result<String, Failure> {
 /// The same for [`FOR_MACHINES`].
 pub(crate) fn ensure_for_machines(machine: &Machine) -> Result<String, Failure> {
     ensure_of(machine, &FOR_MACHINES)
+}
+
+/// The same for [`FOR_UPDATES`].
+pub(crate) fn ensure_for_updates(machine: &Machine) -> Result<String, Failure> {
+    ensure_of(machine, &FOR_UPDATES)
 }
 
 fn ensure_of(machine: &Machine, packages: &[Package]) -> Result<String, Failure> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use fleet_tests::transport::{
     moved::{self, Moved},
     packages::Ground,
@@ -49,6 +49,9 @@ struct Cli {
     /// Bytes of the release whose memory is measured.
     #[arg(long, default_value_t = 4 << 30)]
     memory_bytes: u64,
+    /// Leave a part out; repeat for several.
+    #[arg(long, value_enum)]
+    skip: Vec<Part>,
     /// Print one JSON object at the end.
     #[arg(long)]
     json: bool,
@@ -57,12 +60,23 @@ struct Cli {
     fetch_one: Option<String>,
 }
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Bytes moved.
+    Moved,
+    /// Staging rate.
+    Staging,
+    /// Peak memory.
+    Memory,
+}
+
 #[derive(Serialize)]
 struct Figures {
     moved: Vec<Moved>,
-    staging: Staged,
-    ratio: f64,
-    memory: Memory,
+    staging: Option<Staged>,
+    ratio: Option<f64>,
+    memory: Option<Memory>,
 }
 
 #[derive(Serialize)]
@@ -98,22 +112,37 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         agents: cli.agent_before.clone().zip(cli.agent_rebuilt.clone()),
         work: folder.path().to_owned(),
     };
-    say("building pairs of releases")?;
-    let mut moved = Vec::new();
-    for pair in ground.pairs()? {
-        say(&format!("fetching: {}", pair.what))?;
-        moved.push(moved::measure(&pair, folder.path())?);
-    }
+    let moved = if cli.skip.contains(&Part::Moved) { vec![] } else { moved(&ground)? };
     let agent = ground.bin_dir.join("socle-agent");
-    say("staging beside sha256sum")?;
-    let staged = Staging::new(cli.staging_bytes, &agent)?.measure(cli.rounds, folder.path())?;
-    say("staging and fetching a large release")?;
-    let updater_bytes =
-        Staging::new(cli.memory_bytes, &agent)?.measure(1, folder.path())?.memory_bytes();
-    let fetch_bytes = fetch_memory(cli, folder.path())?;
-    let memory = Memory { release_bytes: cli.memory_bytes, updater_bytes, fetch_bytes };
-    let figures = Figures { moved, ratio: staged.ratio(), staging: staged, memory };
+    let staging = if cli.skip.contains(&Part::Staging) {
+        None
+    } else {
+        say("staging beside sha256sum")?;
+        Some(Staging::new(cli.staging_bytes, &agent)?.measure(cli.rounds, folder.path())?)
+    };
+    let memory = if cli.skip.contains(&Part::Memory) {
+        None
+    } else {
+        say("staging and fetching a large release")?;
+        let staged = Staging::new(cli.memory_bytes, &agent)?.measure(1, folder.path())?;
+        let fetch_bytes = fetch_memory(cli, folder.path())?;
+        let updater_bytes = staged.memory_bytes();
+        Some(Memory { release_bytes: cli.memory_bytes, updater_bytes, fetch_bytes })
+    };
+    let ratio = staging.as_ref().map(Staged::ratio);
+    let figures = Figures { moved, ratio, staging, memory };
     if cli.json { say_out(&serde_json::to_string(&figures)?) } else { print(&figures) }
+}
+
+fn moved(ground: &Ground) -> anyhow::Result<Vec<Moved>> {
+    say("building pairs of releases")?;
+    let mut rows = Vec::new();
+    for pair in ground.pairs()? {
+        let row = moved::measure(&pair, &ground.work)?;
+        say(&line(&row))?;
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 /// The most memory that a process held which did what the gateway does to fetch one large file.
@@ -151,34 +180,41 @@ fn print(figures: &Figures) -> anyhow::Result<()> {
     )?;
     say_out("|---|---|---|---|---|---|---|---|")?;
     for row in &figures.moved {
+        say_out(&line(row))?;
+    }
+    if let Some(staging) = &figures.staging {
         say_out(&format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |",
-            row.what,
-            row.files,
-            kb(row.by_chunks),
-            row.requests,
-            kb(row.packed),
-            kb(row.whole_files),
-            kb(row.patch_from),
-            kb(row.whole_release)
+            "staging {} in {} rounds: updater {:.0} MB/s, sha256sum {:.0} MB/s, median ratio {:.2}",
+            mib(staging.bytes),
+            staging.rounds.len(),
+            staging.rate() / 1e6,
+            staging.sha256sum_rate() / 1e6,
+            staging.ratio()
         ))?;
     }
-    let staging = &figures.staging;
-    say_out(&format!(
-        "staging {} in {} rounds: updater {:.0} MB/s, sha256sum {:.0} MB/s, median ratio {:.2}",
-        mib(staging.bytes),
-        staging.rounds.len(),
-        staging.rate() / 1e6,
-        staging.sha256sum_rate() / 1e6,
-        figures.ratio
-    ))?;
-    let memory = &figures.memory;
-    say_out(&format!(
-        "a release of {}: updater {} at most, fetching {} at most",
-        mib(memory.release_bytes),
-        mib(memory.updater_bytes),
-        mib(memory.fetch_bytes)
-    ))
+    if let Some(memory) = &figures.memory {
+        say_out(&format!(
+            "a release of {}: updater {} at most, fetching {} at most",
+            mib(memory.release_bytes),
+            mib(memory.updater_bytes),
+            mib(memory.fetch_bytes)
+        ))?;
+    }
+    Ok(())
+}
+
+fn line(row: &Moved) -> String {
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} |",
+        row.what,
+        row.files,
+        kb(row.by_chunks),
+        row.requests,
+        kb(row.packed),
+        kb(row.whole_files),
+        kb(row.patch_from),
+        kb(row.whole_release)
+    )
 }
 
 fn kb(bytes: u64) -> String {

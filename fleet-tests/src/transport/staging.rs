@@ -97,7 +97,6 @@ impl Staging {
             .keys()
             .map(|digest| device.dir.staged_object(digest).display().to_string())
             .collect();
-        rustix::fs::sync();
         let before = program::run("sha256sum", &staged)?;
         let cost = self.update(&device, &factory_folder)?;
         // What was staged is gone now; the same bytes lie in the slot and in the store.
