@@ -2,7 +2,7 @@
 //! It runs until its standard input ends, which also happens if we are killed.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -34,8 +34,7 @@ struct Addresses {
 #[derive(Debug, Deserialize)]
 struct AgentAddress {
     url: String,
-    token_file: std::path::PathBuf,
-    pid: u32,
+    token_file: PathBuf,
 }
 
 /// The running demo; ended by [`Kept::stop`] or when dropped.
@@ -43,7 +42,7 @@ struct AgentAddress {
 pub(crate) struct Kept {
     child: Option<Child>,
     agent: Agent,
-    supervisor: u32,
+    state: PathBuf,
 }
 
 impl Kept {
@@ -65,7 +64,7 @@ impl Kept {
             return Err(Failure::new("`socle demo` has no standard output"));
         };
         let mut lines = BufReader::new(out);
-        let (agent, supervisor) = match addresses(&mut lines) {
+        let (agent, state) = match addresses(&mut lines) {
             Ok(found) => found,
             Err(failure) => {
                 end(&mut child);
@@ -74,7 +73,7 @@ impl Kept {
         };
         // What it says at its end must find a reader, or it would end on a closed pipe.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Ok(Self { child: Some(child), agent, supervisor })
+        Ok(Self { child: Some(child), agent, state })
     }
 
     /// The agent to ask.
@@ -82,9 +81,9 @@ impl Kept {
         &self.agent
     }
 
-    /// The process under which that agent's gateway, workers and updater run.
-    pub(crate) const fn supervisor(&self) -> u32 {
-        self.supervisor
+    /// That agent's state folder.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     /// Asks the demo to end and waits for it.
@@ -119,7 +118,7 @@ fn end(child: &mut Child) {
 }
 
 /// Reads lines until the one that holds the addresses of what was kept.
-fn addresses(out: &mut impl BufRead) -> Result<(Agent, u32), Failure> {
+fn addresses(out: &mut impl BufRead) -> Result<(Agent, PathBuf), Failure> {
     let ended = || {
         Failure::new("`socle demo --keep` ended without keeping anything")
             .next("run `cargo xtask demo` alone and see which check did not hold")
@@ -134,7 +133,9 @@ fn addresses(out: &mut impl BufRead) -> Result<(Agent, u32), Failure> {
         }
         if let Ok(Said { kept }) = serde_json::from_str(&line) {
             let agent = kept.agents.first().ok_or_else(ended)?;
-            return Agent::new(&agent.url, &agent.token_file).map(|asked| (asked, agent.pid));
+            // The token lies in `identity` of the state folder.
+            let state = agent.token_file.ancestors().nth(2).ok_or_else(ended)?.to_path_buf();
+            return Agent::new(&agent.url, &agent.token_file).map(|asked| (asked, state));
         }
     }
 }

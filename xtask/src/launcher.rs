@@ -118,6 +118,8 @@ fn spread(kept: &Kept, ended: Ended, runs: u32) -> Result<Spread, Failure> {
 /// Ends the gateway and asks the one that the supervisor starts in its place. The socket stays with the supervisor, so the
 /// question waits there; what counts is the time from the start of the process to the answer.
 fn start(kept: &Kept, ended: Ended) -> Result<Duration, Failure> {
+    let supervisor = supervisor(kept.state())
+        .ok_or_else(|| Failure::new("the process of the kept agent is not found"))?;
     let agent: &Agent = kept.agent();
     let model = agent.connect()?.first_model()?;
     let ask = || {
@@ -126,10 +128,10 @@ fn start(kept: &Kept, ended: Ended) -> Result<Duration, Failure> {
     };
     // The worker in use has its encoder loaded.
     ask()?;
-    let gateway = child(kept.supervisor(), "gateway")
+    let gateway = child(supervisor, "gateway")
         .ok_or_else(|| Failure::new("the kept agent has no gateway"))?;
     if ended == Ended::Worker {
-        while let Some(worker) = child(kept.supervisor(), "worker") {
+        while let Some(worker) = child(supervisor, "worker") {
             end(worker)?;
         }
     }
@@ -137,7 +139,7 @@ fn start(kept: &Kept, ended: Ended) -> Result<Duration, Failure> {
     ask()?;
     let answered = now();
     let successor = (0..LOOKS).find_map(|_| {
-        let found = child(kept.supervisor(), "gateway").filter(|pid| *pid != gateway);
+        let found = child(supervisor, "gateway").filter(|pid| *pid != gateway);
         if found.is_none() {
             std::thread::sleep(LOOK_EVERY);
         }
@@ -163,6 +165,17 @@ fn end(process: u32) -> Result<(), Failure> {
         !there
     });
     if gone { Ok(()) } else { Err(failed("it does not end")) }
+}
+
+/// The process under which the agent of this state folder runs.
+fn supervisor(state: &Path) -> Option<u32> {
+    let state = state.display().to_string();
+    let names = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| name.to_string_lossy().parse().ok()).find(|pid| {
+        words(*pid).is_some_and(|words| {
+            words.iter().any(|word| word == "--single") && words.contains(&state)
+        })
+    })
 }
 
 /// The child of `parent` that runs as `role`.
