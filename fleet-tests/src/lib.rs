@@ -4,10 +4,12 @@
 //! - [`signing`]: keys and TUF metadata of a fleet; [`release`]: a release, built and signed as an operator would
 //! - [`device`]: an enrolled device's state folder, and what its gateway would stage there
 //! - [`blocks`]: power cuts as a disk sees them, under a real file system
+//! - [`attacks`]: repositories made wrong, other clients, random inputs
 //! - [`crash`]: processes killed at random moments, and what must hold afterwards
 //! - [`transport`]: what an update moves, and what staging it costs
 //! - [`swap`]: releases that replace each other under load
 
+pub mod attacks;
 pub mod blocks;
 pub mod crash;
 pub mod device;

@@ -8,6 +8,8 @@
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
+#[path = "tidy/attacks.rs"]
+mod attacks;
 #[path = "tidy/circles.rs"]
 mod circles;
 #[path = "tidy/declarations.rs"]

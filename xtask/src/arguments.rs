@@ -25,6 +25,7 @@ Examples:
   cargo xtask test --only clippy       one stage of it
   ADVISORY_DB=~/advisory-db cargo xtask check
   cargo xtask crash --kills 200 --seed 7
+  cargo xtask attacks --fuzz 10000     all attacks; tough and python-tuf as other clients
   cargo xtask crash --states           every cut, kill and fault of a modelled disk
   cargo xtask crash --blocks 200       power cuts of a disk under ext4; 2000 for the long form
   cargo xtask swap --swaps 50          releases replaced under load; no request may fail
@@ -43,15 +44,17 @@ pub(crate) enum Command {
     Test(Stages),
     /// Holds lints, licences, advisories and systemd units, without starting the product
     Check(Stages),
+    /// Tries every attack, compares with other TUF clients, and feeds random inputs
+    Attacks(Attacks),
     /// Kills processes at random moments of an update and sees that nothing is lost
     Crash(Crash),
+    /// Replaces releases and the agent under load and sees that no request fails
+    Swap(Swap),
     /// Boots machines with systemd, and does to the package what machines go through
     Nspawn(Nspawn),
     /// What `nspawn` asks a machine with
     #[command(hide = true)]
     Load(Load),
-    /// Replaces releases and the agent under load and sees that no request fails
-    Swap(Swap),
     /// Builds the Debian package and prints where it is
     Package(Package),
     /// Measures the launcher: its size, and the time from its start to the gateway's first answer
@@ -95,6 +98,23 @@ pub(crate) struct Stages {
     pub(crate) only: Vec<String>,
 }
 
+/// How much is attacked.
+#[derive(Args, Debug)]
+pub(crate) struct Attacks {
+    /// Repositories that the clients are compared on; 86 is one of each kind
+    #[arg(long, default_value_t = 860)]
+    pub(crate) cases: u64,
+    /// Random inputs to each reader of bytes as well; 1000000 in the long form
+    #[arg(long, default_value_t = 0, value_name = "INPUTS")]
+    pub(crate) fuzz: u64,
+    /// Repeats the run of this seed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Only writes the table of attacks into docs/threat-model.md
+    #[arg(long)]
+    pub(crate) write: bool,
+}
+
 /// The crash harness's options.
 #[derive(Args, Debug)]
 pub(crate) struct Crash {
@@ -113,7 +133,7 @@ pub(crate) struct Crash {
     /// Enumerates instead what cuts, kills, full and failing disks leave of a modelled disk, and leaves each sync out
     #[arg(long, conflicts_with_all = ["kills", "model", "blocks"])]
     pub(crate) states: bool,
-    /// Has every operation fail in every way, and not one in a hundred
+    /// Has every operation fail in every way, and not one in two hundred
     #[arg(long, requires = "states")]
     pub(crate) full: bool,
     /// Repeats the run of this seed

@@ -9,6 +9,7 @@
 
 mod advisories;
 mod arguments;
+mod attacks;
 mod bench;
 mod bench_update;
 mod broker;
@@ -94,6 +95,12 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
         Command::Crash(Crash { blocks: Some(states), faults, without_fsync, seed, more, .. }) => {
             let flushes = if without_fsync { Flushes::Ignored } else { Flushes::Done };
             crash::blocks(machine, crash::Cuts { states, faults, flushes, seed }, &more)
+        }
+        Command::Attacks(options) if options.write => attacks::write(machine),
+        Command::Attacks(options) => {
+            let plan =
+                attacks::Plan { cases: options.cases, fuzz: options.fuzz, seed: options.seed };
+            attacks::run(machine, plan)
         }
         Command::Crash(Crash { states: true, full, seed, .. }) => {
             let faults = if full { Faults::All } else { Faults::Some };

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change is taken, as CI runs it.
 
+use crate::attacks;
 use crate::crash;
 use crate::demo;
 use crate::failure::Failure;
@@ -21,6 +22,11 @@ pub(crate) const STAGES: &[Stage] = &[
         name: "swap",
         about: "releases and agents replaced under load",
         work: Work::Call(swap::stage),
+    },
+    Stage {
+        name: "clients",
+        about: "another TUF client beside ours",
+        work: Work::Call(attacks::stage),
     },
     Stage {
         name: "power-cuts",
