@@ -26,8 +26,8 @@ use crate::{
     device::Device,
 };
 
-/// Where the agent of a test release finds the updater that it becomes.
-pub const UPDATER_VARIABLE: &str = "SOCLE_CRASH_UPDATER";
+/// Where the agent of a test release, `bin/slot_agent.rs`, finds the updater that it becomes.
+const UPDATER_VARIABLE: &str = "SOCLE_CRASH_UPDATER";
 /// A start's own name, by which `arm` and `exec` know each other.
 const START_VARIABLE: &str = "SOCLE_START";
 static STARTS: AtomicU64 = AtomicU64::new(0);
