@@ -9,9 +9,12 @@
 //! | `index.bin` | assistant only: embeddings of their questions ([`crate::index`]) |
 //! | `golden.json` | inputs and the expected outputs ([`crate::golden`]), named by `[golden] file` |
 //!
-//! [`Package::open`] reads and bounds the files; it runs nothing of them. [`crate::model::Model::load`] does.
+//! [`Package::open`] reads and bounds the files; it runs nothing of them. [`crate::model::Model::load`] does. What is used
+//! later is what was there at first, and where a release signs the files, what it signs: every content is held against
+//! its digest after it was read and before anything looks at it.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -36,6 +39,9 @@ pub const FAQ_FILE: &str = "faq.jsonl";
 pub const INDEX_FILE: &str = "index.bin";
 /// Name that `socle model pack` gives the golden set.
 pub const GOLDEN_FILE: &str = "golden.json";
+
+/// SHA-256 of the files of a package, by name, as a verified release says.
+pub type SignedFiles = BTreeMap<String, Digest>;
 
 const SPEC_BYTES_MAX: u64 = 64 * 1024;
 const TOKENIZER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -204,6 +210,8 @@ pub struct Package {
     pub digest: Digest,
     /// SHA-256 of `model.onnx`.
     pub model_digest: Digest,
+    /// SHA-256 of each file.
+    files: BTreeMap<String, Digest>,
 }
 
 /// Why a directory is not a usable package.
@@ -224,6 +232,19 @@ pub enum PackageError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A file that is not the one that was signed, or that was there before.
+    #[error(
+        "`{}` is not the file it should be: its SHA-256 is {found}, expected {}; let the release be installed again",
+        path.display(), expected.map_or_else(|| "none: the release names no such file".to_owned(), |digest| digest.to_string())
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: Digest,
+        /// What should be; none if the release does not name the file.
+        expected: Option<Digest>,
     },
     /// A file above its limit.
     #[error("`{}` is larger than the {max} bytes allowed", path.display())]
@@ -257,17 +278,42 @@ impl Package {
     /// # Errors
     /// Names the file that is missing, too large or wrong.
     pub fn open(dir: &Path) -> Result<Self, PackageError> {
+        Self::open_as(dir, None)
+    }
+
+    /// The same for a package whose files a release signs: each must be exactly what `signed` says.
+    ///
+    /// # Errors
+    /// As [`Package::open`], and names a file that is altered or not signed.
+    pub fn open_signed(dir: &Path, signed: &SignedFiles) -> Result<Self, PackageError> {
+        Self::open_as(dir, Some(signed))
+    }
+
+    fn open_as(dir: &Path, signed: Option<&SignedFiles>) -> Result<Self, PackageError> {
+        let as_signed = |name: &str, found: Digest| match signed.map(|signed| signed.get(name)) {
+            None => Ok(found),
+            Some(expected) if expected == Some(&found) => Ok(found),
+            Some(expected) => {
+                let (path, expected) = (dir.join(name), expected.copied());
+                Err(PackageError::Altered { path, found, expected })
+            }
+        };
         let spec_bytes = read_bounded(dir, SPEC_FILE, SPEC_BYTES_MAX)?;
+        let spec_digest = as_signed(SPEC_FILE, Digest::of(&spec_bytes))?;
         let spec = Spec::parse(&dir.join(SPEC_FILE), &spec_bytes)?;
         let mut names = vec![SPEC_FILE, MODEL_FILE, TOKENIZER_FILE, &spec.golden.file];
         if spec.task == Task::Assistant {
             names.extend([FAQ_FILE, INDEX_FILE]);
         }
         names.sort_unstable();
-        let mut all = Hasher::default();
+        let (mut all, mut files) = (Hasher::default(), BTreeMap::new());
         let mut model_digest = None;
         for name in names {
-            let digest = digest_bounded(dir, name, bytes_max(&spec, name))?;
+            let digest = match name {
+                SPEC_FILE => spec_digest,
+                _ => as_signed(name, digest_bounded(dir, name, bytes_max(&spec, name))?)?,
+            };
+            files.insert(name.to_owned(), digest);
             all.update(format!("{digest}  {name}\n").as_bytes());
             if name == MODEL_FILE {
                 model_digest = Some(digest);
@@ -275,15 +321,21 @@ impl Package {
         }
         let digest = all.finish();
         let model_digest = model_digest.unwrap_or(digest);
-        Ok(Self { dir: dir.to_path_buf(), digest, model_digest, spec })
+        Ok(Self { dir: dir.to_path_buf(), digest, model_digest, files, spec })
     }
 
-    /// The content of one file of the package, within its limit.
+    /// The content of one file of the package, within its limit and as it was when the package was opened.
     ///
     /// # Errors
-    /// The file is missing, unreadable or too large.
+    /// The file is missing, unreadable, too large or altered.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, PackageError> {
-        read_bounded(&self.dir, name, bytes_max(&self.spec, name))
+        let bytes = read_bounded(&self.dir, name, bytes_max(&self.spec, name))?;
+        let (found, expected) = (Digest::of(&bytes), self.files.get(name).copied());
+        if expected == Some(found) {
+            Ok(bytes)
+        } else {
+            Err(PackageError::Altered { path: self.dir.join(name), found, expected })
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     encoder::EncodeError,
     golden::GoldenReport,
     model::{AskError, Model},
-    package::Package,
+    package::{Package, SignedFiles},
     pulse,
     text_tokenizer::TextError,
     worker::{
@@ -26,6 +26,9 @@ use crate::{
         },
     },
 };
+
+/// What a release signs of the packages in a slot: their files, by the name of their folder.
+pub type SignedPackages = BTreeMap<String, SignedFiles>;
 
 /// Most packages in a slot.
 pub const PACKAGES_MAX: usize = 64;
@@ -64,12 +67,17 @@ pub enum RosterError {
 }
 
 impl Roster {
-    /// Opens every package in `<slot_dir>/models/`. One that cannot be opened is listed as broken. `now_us` is a clock that
-    /// never goes back, in microseconds.
+    /// Opens every package in `<slot_dir>/models/`. One that cannot be opened is listed as broken, and so is one that is
+    /// not as `signed` says: the files of each package by its folder's name, where a release signs them. `now_us` is a
+    /// clock that never goes back, in microseconds.
     ///
     /// # Errors
     /// The directory cannot be listed or holds too many packages.
-    pub fn open(slot_dir: &Path, now_us: fn() -> u64) -> Result<Self, RosterError> {
+    pub fn open(
+        slot_dir: &Path,
+        signed: Option<&SignedPackages>,
+        now_us: fn() -> u64,
+    ) -> Result<Self, RosterError> {
         let dir = slot_dir.join("models");
         let failed = |source| RosterError::List { dir: dir.clone(), source };
         let mut dirs = Vec::new();
@@ -85,7 +93,7 @@ impl Roster {
         dirs.sort();
         let mut roster = Self { seats: BTreeMap::new(), broken: Vec::new(), now_us };
         for path in dirs {
-            roster.seat(&path);
+            roster.seat(&path, signed);
         }
         Ok(roster)
     }
@@ -190,9 +198,14 @@ impl Roster {
         })
     }
 
-    fn seat(&mut self, path: &Path) {
+    fn seat(&mut self, path: &Path, signed: Option<&SignedPackages>) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match Package::open(path) {
+        let unsigned = SignedFiles::new();
+        let opened = match signed {
+            None => Package::open(path),
+            Some(signed) => Package::open_signed(path, signed.get(&name).unwrap_or(&unsigned)),
+        };
+        match opened {
             Ok(package) if !self.seats.contains_key(&package.spec.name) => {
                 self.seats
                     .insert(package.spec.name.clone(), Seat { package, model: Mutex::new(None) });

@@ -34,7 +34,7 @@ use crate::{
         jobs::{Jobs, Refused},
         limits::{self, LimitError},
         message::{Call, Failure, FailureKind, PROTOCOL, Reply, Request, Response, WorkerInfo},
-        roster::{Roster, RosterError},
+        roster::{Roster, RosterError, SignedPackages},
         wire::{self, WireError},
     },
 };
@@ -55,6 +55,8 @@ pub struct WorkerConfig {
     pub threads: NonZeroUsize,
     /// The release in the slot, repeated to the gateway.
     pub release: Option<Digest>,
+    /// What that release signs of the packages; none where no release is there, as in a factory slot or a test.
+    pub signed: Option<SignedPackages>,
     /// Whether software adapters count as adapters.
     pub software_adapters: AllowSoftware,
     /// Whether this process is limited to the memory its packages ask for.
@@ -70,6 +72,7 @@ impl WorkerConfig {
             listener,
             threads: NonZeroUsize::MIN,
             release: None,
+            signed: None,
             software_adapters: AllowSoftware::No,
             memory: MemoryLimit::Enforced,
         }
@@ -117,7 +120,7 @@ struct Shared {
 /// # Errors
 /// The worker could not start, or its listener failed.
 pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
-    let roster = Roster::open(&config.slot_dir, monotonic_us)?;
+    let roster = Roster::open(&config.slot_dir, config.signed.as_ref(), monotonic_us)?;
     for broken in roster.broken() {
         tracing::warn!(dir = %broken.dir, reason = %broken.message, "model package is broken");
     }

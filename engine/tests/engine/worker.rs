@@ -18,6 +18,7 @@ use engine::{
         client::{Client, ClientError},
         frame::{self, BODY_BYTES_MAX},
         message::{Call, Embeddings, FailureKind, ModelState, PROTOCOL, Reply, Request, Response},
+        roster::{Roster, SignedPackages},
         serve::{CONNECTIONS_MAX, MemoryLimit, ServeError, WAITING_MAX, WorkerConfig, run},
         wire,
     },
@@ -265,6 +266,26 @@ fn a_full_queue_says_overloaded_and_loses_nothing() {
     assert_eq!(ids, (1..=asked).collect::<Vec<_>>(), "every request has one response");
     assert!(overloaded > 0);
     worker.stop();
+}
+
+#[test]
+fn a_model_that_its_release_does_not_sign_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("models").join("faq");
+    std::fs::create_dir_all(&package).unwrap();
+    put(&package.join("model.toml"), b"schema = 1");
+    let broken = |signed: &SignedPackages| {
+        let roster = Roster::open(folder.path(), Some(signed), || 0).unwrap();
+        roster.broken().iter().map(|broken| broken.message.clone()).collect::<Vec<_>>().join(" ")
+    };
+    let none = broken(&SignedPackages::new());
+    assert!(none.contains("the release names no such file"), "{none}");
+    let other = [("model.toml".to_owned(), Digest::of(b"other"))].into();
+    let other = broken(&[("faq".to_owned(), other)].into());
+    assert!(other.contains("is not the file it should be"), "{other}");
+    let same = [("model.toml".to_owned(), Digest::of(b"schema = 1"))].into();
+    let same = broken(&[("faq".to_owned(), same)].into());
+    assert!(same.contains("reading the description"), "as signed, it is read: {same}");
 }
 
 #[test]
