@@ -145,7 +145,7 @@ flushes; {seconds} s"
         say(
             cli,
             &format!(
-                "{} power cuts, {} of them right after an acknowledgement, undid {} of {} writes since the last flush; \
+                "{} power cuts, {} of them right after an acknowledgement, undid {} of the {} writes that they could; \
 the old release started {} times, the new one {}",
                 cuts.states,
                 cuts.at_acknowledgements,

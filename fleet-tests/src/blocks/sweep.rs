@@ -151,14 +151,17 @@ impl Outcome {
         if let Err(broken) = &self.result
             && tally.told.len() < TOLD_MAX
         {
-            let during = step.map_or("between two steps", |step| step.what.as_str());
+            let during = match step {
+                Some(step) => format!("during `{}`", step.what),
+                None => "right after an acknowledgement".to_owned(),
+            };
             let cache = match cut.cache {
                 Cache::Honest => "since the last flush",
                 Cache::Lying(_) => "in a cache that ignores flushes",
             };
             let kept = self.kept.map_or_else(String::new, |p| format!("; kept as {}", p.display()));
             tally.told.push(format!(
-                "{:?}: {broken} (cut after {} writes and flushes, during {during}: {} of {} writes {cache} undone{kept})",
+                "{:?}: {broken} (cut after {} writes and flushes, {during}: {} of {} writes {cache} undone{kept})",
                 broken.how, cut.at, self.undone, self.volatile
             ));
         }
