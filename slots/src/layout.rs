@@ -172,7 +172,7 @@ impl StateDir {
         }
         if !settled {
             // What lies deeper holds nothing yet that must not be lost with its folder.
-            disk.sync_dir(self.0.parent().unwrap_or(&self.0))?;
+            disk.sync_dir(above(&self.0))?;
             disk.sync_dir(&self.0)?;
         }
         Ok(())
@@ -238,5 +238,22 @@ impl SlotDir {
     /// A file of the release. `path` comes from a parsed manifest, which cannot leave the slot.
     pub fn file(&self, path: &str) -> PathBuf {
         self.0.join(path)
+    }
+}
+
+/// The folder that holds `path`; the working folder for a bare name.
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_lies_in_the_working_folder() {
+        for (path, folder) in [("device-1", "."), ("./device-1", "."), ("a/b", "a"), ("/a", "/")] {
+            assert_eq!(above(Path::new(path)), Path::new(folder), "{path}");
+        }
     }
 }
