@@ -7,10 +7,10 @@ use crate::nspawn::updates::none_failed;
 /// A repository with the newer package, and apt told of it alone.
 const UPGRADE: &str = r#"
 mkdir -p /srv/apt && cp /rig/newer/socle-agent.deb /srv/apt/ && cd /srv/apt
-{ dpkg-deb -f socle-agent.deb
-  echo "Filename: ./socle-agent.deb"
+{ echo "Filename: ./socle-agent.deb"
   echo "Size: $(stat -c %s socle-agent.deb)"
-  echo "SHA256: $(sha256sum <socle-agent.deb | cut -d' ' -f1)"; } >Packages
+  echo "SHA256: $(sha256sum <socle-agent.deb | cut -d' ' -f1)"
+  dpkg-deb -f socle-agent.deb; } >Packages
 echo 'deb [trusted=yes] file:/srv/apt ./' >/srv/apt.list
 only='-o Dir::Etc::SourceList=/srv/apt.list -o Dir::Etc::SourceParts=/dev/null'
 apt-get $only update -q && apt-get $only upgrade -y -q
