@@ -12,7 +12,7 @@ use protocol::{
     tuf::{
         chain::Seen,
         permit::{Holder, Permit, permitted},
-        verify::{Release, Trusted},
+        verify::{Release, Trusted, verify},
     },
     verified::Verified,
 };
@@ -85,10 +85,16 @@ impl Repository {
         Ok(Self { scene, trusted, manifest, prod: "prod".parse()? })
     }
 
+    /// What the verifier makes of the files; all roles are at hand, so it is asked once.
     fn release(&self, files: &Files) -> Option<Verified<Release>> {
-        ours::release(&self.trusted, files, &self.manifest, &self.prod, NOW)
-            .ok()
-            .map(|(_, release)| release)
+        let mut offered = ours::offer(&self.trusted, files, NOW).ok()?;
+        offered.manifest.clone_from(&self.manifest);
+        for role in ["targets", "prod", "vendor"] {
+            if let Some(bytes) = files.get(&format!("1.{role}.json")) {
+                offered.roles.push((role.to_owned(), bytes.clone()));
+            }
+        }
+        verify(&self.trusted, &offered, &self.prod, NOW).ok().map(|(_, release)| release)
     }
 }
 
