@@ -8,10 +8,10 @@ use crate::nspawn::updates::none_failed;
 pub(crate) const ROOM: u64 = 160 << 20;
 
 /// The disk fills while a release is staged: the machine answers, starts its gateway on the full disk, and
-/// takes the release once there is room.
+/// takes the release once there is room. Where it refused the release meanwhile, that is rolled out anew.
 pub(crate) fn full(on: &mut Station<'_>) -> Result<String, Failure> {
     on.soon("the agent answers", "ask")?;
-    on.fleet()?.start_rollout("next")?;
+    let number = on.fleet()?.start_rollout("next")?;
     on.holds(
         "the disk fills while the release comes",
         "for i in $(seq 3000); do
@@ -30,12 +30,16 @@ pub(crate) fn full(on: &mut Station<'_>) -> Result<String, Failure> {
     let phase = on.record()?;
     let phase = phase.get("phase").map(ToString::to_string).unwrap_or_default();
     on.holds("there is room again", "rm /var/lib/socle/filler")?;
+    let first = on.fleet()?.watch_rollout(number)?;
+    if !first && !on.roll_out("next")? {
+        return Err(Failure::new("the release was not taken though there was room"));
+    }
     on.until_committed("next")?;
     let tally = load.stop()?;
-    Ok(format!(
-        "answered on the full disk (update then {phase}), took the release after; {}",
-        tally.line()
-    ))
+    none_failed(&tally)?;
+    let how =
+        if first { "took the release" } else { "refused the release, took it the second time" };
+    Ok(format!("answered on the full disk (update then {phase}), {how}; {}", tally.line()))
 }
 
 /// The disk turns read-only in probation: the machine answers, again after its gateway was killed, and
