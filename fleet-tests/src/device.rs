@@ -46,6 +46,8 @@ pub struct Device {
 pub struct Wish {
     /// Try although quarantined.
     pub retry: bool,
+    /// The permit to go back that it names.
+    pub permit: Option<Digest>,
 }
 
 impl Device {
@@ -96,7 +98,7 @@ impl Device {
             targets_version: release.manifest.counter,
             rollout: 7,
             retry_quarantined: wish.retry,
-            permit: None,
+            permit: wish.permit,
         };
         Ok(Request {
             desired: Blob::from(desired.signed_by(&keys.controller)?),

@@ -10,17 +10,18 @@ use agent::update::{
 use fleet_tests::{
     device::{Device, Wish, factory},
     release::{PackedAgent, Recipe, Release, build},
-    signing::FleetKeys,
+    signing::{FleetKeys, signed},
 };
 use protocol::{
     blob::Blob,
     command::{Halt, Signable as _},
     digest::Digest,
     handover::Gate,
-    id::Slot,
+    id::{DeviceId, Environment, Slot},
     manifest::{Policy, Role},
     report::EventKind,
     time::UnixMs,
+    tuf::permit::{Holder, Permit},
 };
 use slots::{
     disk::{self, RealDisk},
@@ -82,6 +83,13 @@ impl Rig {
 
     fn stage(&mut self, release: &Release, wish: Wish) {
         let request = self.device.request(&self.keys, release, NOW, wish).unwrap();
+        self.device.stage(&release.objects, &request).unwrap();
+    }
+
+    fn stage_permitted(&mut self, release: &Release, permit: &[u8]) {
+        let wish = Wish { permit: Some(Digest::of(permit)), ..Wish::default() };
+        let mut request = self.device.request(&self.keys, release, NOW, wish).unwrap();
+        request.permit = Some(Blob::from(permit.to_vec()));
         self.device.stage(&release.objects, &request).unwrap();
     }
 
@@ -274,11 +282,11 @@ fn a_bad_archive_or_a_failing_agent_is_quarantined_before_arming() {
     rig.stage(&failing, Wish::default());
     rig.run();
     rig.refused(active, EventKind::Refused, "quarantined");
-    rig.stage(&failing, Wish { retry: true });
+    rig.stage(&failing, Wish { retry: true, ..Wish::default() });
     rig.run();
     rig.refused(active, EventKind::RolledBack, "self-check");
     rig.device.sequence -= 1;
-    rig.stage(&failing, Wish { retry: true });
+    rig.stage(&failing, Wish { retry: true, ..Wish::default() });
     rig.run();
     rig.refused(active, EventKind::Refused, "quarantined");
 }
@@ -406,6 +414,47 @@ fn what_lies_in_a_slot_is_used_only_while_it_verifies() {
         error.contains("factory.json") && error.contains("install the socle package"),
         "{error}"
     );
+}
+
+#[test]
+fn an_older_release_comes_back_with_a_permit_and_the_floor_stays() {
+    let mut rig = Rig::new();
+    let (one, two) = (rig.release(1), rig.release(2));
+    rig.commit(&one);
+    rig.commit(&two);
+    // The older release, listed again by newer metadata, as a publication does.
+    let listed = rig.keys.targets(3, &path(&one), &one.manifest_bytes, 2).unwrap();
+    let again = Release { listing: rig.keys.listing(3, &listed).unwrap(), targets: listed, ..one };
+    rig.stage(&again, Wish::default());
+    rig.run();
+    rig.refused(Some(two.digest()), EventKind::Refused, "no permit to go back");
+
+    let permit = |device, expires| {
+        let holder = Holder { fleet: &"crash".parse().unwrap(), device };
+        let permit = Permit::new(holder, again.digest(), expires);
+        signed(&permit, rig.keys.targets.iter().take(2)).unwrap()
+    };
+    let own = permit(rig.device.id, NOW.plus(3_600_000));
+    let late = permit(rig.device.id, NOW);
+    let foreign = permit(DeviceId::from(Digest::of(b"other")), NOW.plus(3_600_000));
+    for (permit, expected) in [(late, "permit to go back expired"), (foreign, "another device")] {
+        rig.stage_permitted(&again, &permit);
+        rig.run();
+        rig.refused(Some(two.digest()), EventKind::Refused, expected);
+    }
+    rig.stage_permitted(&again, &own);
+    assert_eq!(rig.run().phase, "staged");
+    rig.verdict(&again, Gate::Load);
+    rig.verdict(&again, Gate::Golden);
+    rig.start();
+    rig.verdict(&again, Gate::Probation);
+    let record = rig.device.record();
+    assert_eq!(record.state.active().map(|held| held.release), Some(again.digest()));
+    assert_eq!(record.counter_floor, 2, "what comes next must be above it again");
+}
+
+fn path(release: &Release) -> String {
+    release.manifest.target_path(&Environment::production())
 }
 
 #[test]
