@@ -28,12 +28,14 @@ fn taken(bytes: usize) {
 #[expect(unsafe_code, reason = "an allocator is unsafe by its trait")]
 // SAFETY: every call goes to the system's allocator with the arguments it came with; counting touches no memory of it.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: what a caller must promise is what the system's allocator asks for.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         taken(layout.size());
         // SAFETY: the caller's promises are the system's.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: what a caller must promise is what the system's allocator asks for.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: `pointer` came from `alloc` above with this layout, thus from the system.
