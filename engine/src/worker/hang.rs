@@ -2,7 +2,8 @@
 //!
 //! tract can loop for hours, or for ever, on a hostile model, and no thread can be stopped from outside: so the process
 //! ends, and whoever keeps it starts the next one. A thread is given processor time, not time, so that a busy machine is
-//! no hang; one that sleeps all the while waits for something that will not come.
+//! no hang. One that sleeps all the while, when no other thread of the process has anything to do, waits for something
+//! that will not come.
 
 use std::{
     fs, io,
@@ -33,7 +34,7 @@ pub struct Watched {
 pub struct Seen {
     /// Processor time it had so far, in milliseconds.
     pub cpu_ms: u64,
-    /// It waits for something other than a processor or a disk.
+    /// It waits for something other than a processor or a disk, and no other thread of the process is about to give it.
     pub sleeps: bool,
 }
 
@@ -102,6 +103,7 @@ pub fn guard(threads: Vec<Watched>) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "the worker's edge: how long a thread takes")]
 fn watch(threads: &[Watched]) -> Hang {
     let start = Instant::now();
+    let own = kernel_id();
     let mut known: Vec<Option<Since>> = vec![None; threads.len()];
     loop {
         thread::sleep(LOOK);
@@ -112,7 +114,7 @@ fn watch(threads: &[Watched]) -> Hang {
                 continue;
             };
             // Where the kernel does not say, nothing is concluded.
-            let Some(seen) = look(watched.thread) else { continue };
+            let Some(seen) = look(watched.thread, own) else { continue };
             match judge(*known, Some(beat), seen, now_ms) {
                 Ok(since) => *known = since,
                 // It may have gone on between what it said and what the kernel said.
@@ -123,17 +125,35 @@ fn watch(threads: &[Watched]) -> Hang {
     }
 }
 
-/// What the kernel says of a thread of this process.
-fn look(thread: i32) -> Option<Seen> {
+/// The id by which the kernel knows this thread.
+pub fn kernel_id() -> Option<i32> {
+    let link = fs::read_link("/proc/thread-self").ok()?;
+    link.file_name()?.to_str()?.parse().ok()
+}
+
+/// What the kernel says of a thread of this process; `own` is the one that asks.
+fn look(thread: i32, own: Option<i32>) -> Option<Seen> {
+    let (state, cpu_ms) = stat(thread)?;
+    let sleeps = || {
+        let others = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let others = others.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let mut others = others.filter(|other| *other != thread && Some(*other) != own);
+        !others.any(|other| stat(other).is_some_and(|(state, _)| state != b'S'))
+    };
+    Some(Seen { cpu_ms, sleeps: state == b'S' && sleeps() })
+}
+
+/// A thread's state and the processor time it had, in milliseconds.
+fn stat(thread: i32) -> Option<(u8, u64)> {
     let path = PathBuf::from(format!("/proc/self/task/{thread}/stat"));
     let stat = fs::read_to_string(path).ok()?;
     // The name in parentheses may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
+    let state = *fields.next()?.as_bytes().first()?;
     // After the state come ten fields, then time in user mode and time in the kernel.
     let user: u64 = fields.nth(10)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    Some(Seen { cpu_ms: (user + system) * TICK_MS, sleeps: state == "S" })
+    Some((state, (user + system) * TICK_MS))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    io,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::sync_channel},
@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     pulse::{self, Pulse},
-    worker::hang::Watched,
+    worker::hang::{Watched, kernel_id},
 };
 
 /// One piece of work.
@@ -167,12 +167,6 @@ impl Queue {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
-}
-
-/// The id by which the kernel knows this thread.
-fn kernel_id() -> Option<i32> {
-    let link = fs::read_link("/proc/thread-self").ok()?;
-    link.file_name()?.to_str()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One release after the other, while the load runs; and what must have become of each.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use fastrand::Rng;
@@ -89,7 +89,7 @@ pub fn run(
             drive.seen.memory = drive.machine.memory();
             let Drive { machine, seen, .. } = drive;
             let log = machine.log.clone();
-            let outcome = outcome.and_then(|()| machine.end());
+            let outcome = outcome.and_then(|()| machine.end()).and_then(|()| no_hang(&log));
             (seen, outcome.with_context(|| format!("the log is {}", log.display())))
         }
         Err(error) => (Seen::default(), Err(error)),
@@ -242,6 +242,16 @@ fn count(by: &mut BTreeMap<String, Took>, what: &str, took_ms: u64) {
     took.count += 1;
     took.all_ms += took_ms;
     took.slowest_ms = took.slowest_ms.max(took_ms);
+}
+
+/// A worker that is merely kept waiting by a busy machine must not be taken for one that hangs.
+fn no_hang(log: &Path) -> anyhow::Result<()> {
+    let log = fs::read(log).context("reading the log")?;
+    let log = String::from_utf8_lossy(&log);
+    match log.lines().find(|line| line.contains("a compute thread hangs")) {
+        Some(line) => bail!("a worker that works was ended: {line}"),
+        None => Ok(()),
+    }
 }
 
 /// The name of a kind, as in the figures.
