@@ -92,7 +92,9 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
             let model = options.model.model.as_deref();
             swap::run(machine, plan, machine.output, model, &options.more)
         }
-        Command::Crash(Crash { blocks: Some(states), faults, without_fsync, seed, more, .. }) => {
+        Command::Crash(Crash {
+            blocks: Some(states), faults, without_fsync, seed, more, ..
+        }) => {
             let flushes = if without_fsync { Flushes::Ignored } else { Flushes::Done };
             crash::blocks(machine, crash::Cuts { states, faults, flushes, seed }, &more)
         }
