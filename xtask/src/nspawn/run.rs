@@ -9,7 +9,8 @@ use crate::demo;
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
 use crate::nspawn::network::Network;
-use crate::nspawn::scenario::{From, Scenario};
+use crate::nspawn::origin::From;
+use crate::nspawn::scenario::Scenario;
 use crate::nspawn::stand::{Places, Stand};
 use crate::nspawn::wait::now;
 use crate::nspawn::{disks, hangs, image, install, possible, power, updates, upgrades};
@@ -267,8 +268,8 @@ fn take(stand: &Stand<'_>, scenario: &Scenario) -> Done {
         let result = (scenario.run)(&mut station);
         match (&result, scenario.from) {
             (Err(_), _) => say::line(&station.last_words()),
-            (Ok(_), From::Bare) => station.save(From::Installed)?,
-            (Ok(_), From::Installed) => station.save(From::Enrolled)?,
+            (Ok(_), From::Bare) => stand.save(From::Installed, &station.power_off()?)?,
+            (Ok(_), From::Installed) => stand.save(From::Enrolled, &station.power_off()?)?,
             (Ok(_), From::Enrolled | From::OnDisk(_)) => {}
         }
         result

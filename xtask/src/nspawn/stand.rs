@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::nspawn::container::Parts;
-use crate::nspawn::fleet::{Fleet, Side};
+use crate::nspawn::fleet::Fleet;
+use crate::nspawn::ground::Ground;
 use crate::nspawn::network::Network;
-use crate::nspawn::scenario::From;
-use crate::nspawn::station::Station;
+use crate::nspawn::origin::From;
+use crate::nspawn::station::{Left, Station};
 use crate::package::{self, Package, Squeeze};
 use crate::{say, shell};
 
@@ -49,13 +50,7 @@ pub(crate) struct Places<'p> {
 /// The stand.
 #[derive(Debug)]
 pub(crate) struct Stand<'a> {
-    /// Our machine.
-    pub(crate) machine: &'a Machine,
-    /// The network that machine and fleet share.
-    pub(crate) network: &'a Network,
-    /// Programs, packages, model and questions; the machine sees it as /rig.
-    pub(crate) rig: PathBuf,
-    work: PathBuf,
+    ground: Ground<'a>,
     saved: RefCell<Vec<Saved>>,
 }
 
@@ -110,17 +105,8 @@ impl<'a> Stand<'a> {
             fleet: None,
         };
         let saved = RefCell::new(vec![bare]);
-        Ok(Self { machine, network, rig, work: work.to_owned(), saved })
-    }
-
-    /// What the fleet needs to know.
-    pub(crate) fn side(&self) -> Side<'_> {
-        Side { machine: self.machine, network: self.network, rig: &self.rig }
-    }
-
-    /// The folder of the fleet, which is always the same: its files name it.
-    pub(crate) fn fleet_folder(&self) -> PathBuf {
-        self.work.join("fleet")
+        let ground = Ground { machine, network, rig, work: work.to_owned() };
+        Ok(Self { ground, saved })
     }
 
     /// A machine in a state that was saved, booted, with its fleet.
@@ -132,7 +118,7 @@ impl<'a> Stand<'a> {
         let saved = self.saved.borrow().iter().find(|saved| saved.at == wanted).cloned();
         let saved =
             saved.ok_or_else(|| Failure::new(format!("the state {wanted:?} was not saved")))?;
-        let now = self.work.join("now");
+        let now = self.ground.work.join("now");
         self.clear(&now)?;
         let at = |name: &str| now.join(name);
         for name in ["upper/etc", "scratch", "root", "upper/var/log/journal"] {
@@ -142,16 +128,16 @@ impl<'a> Stand<'a> {
         std::fs::File::create(at("upper/etc/hosts"))
             .and_then(|mut hosts| hosts.write_all(b"127.0.0.1 localhost\n"))
             .map_err(|error| Failure::new("naming localhost").because(error))?;
-        copy(self.machine, &saved.varlib, &at("varlib"), "-a")?;
+        copy(self.ground.machine, &saved.varlib, &at("varlib"), "-a")?;
         let disk = match from {
             From::OnDisk(room) => Some(self.disk(&at("varlib/socle"), &at("disk"), room)?),
             From::Bare | From::Installed | From::Enrolled => None,
         };
         let fleet = match &saved.fleet {
             Some(fleet) => {
-                self.clear(&self.fleet_folder())?;
-                copy(self.machine, fleet, &self.fleet_folder(), "-a")?;
-                Some(Fleet::resume(self.side(), &self.fleet_folder())?)
+                self.clear(&self.ground.fleet_folder())?;
+                copy(self.ground.machine, fleet, &self.ground.fleet_folder(), "-a")?;
+                Some(Fleet::resume(self.ground.side(), &self.ground.fleet_folder())?)
             }
             None => None,
         };
@@ -162,22 +148,23 @@ impl<'a> Stand<'a> {
             root: at("root"),
             varlib: at("varlib"),
             disk,
-            rig: self.rig.clone(),
+            rig: self.ground.rig.clone(),
         };
-        Station::boot(self, parts, fleet)
+        Station::boot(&self.ground, parts, fleet)
     }
 
     /// Keeps what a machine that was shut down left, for others to start from.
-    pub(crate) fn save(&self, at: From, parts: &Parts, fleet: bool) -> Result<(), Failure> {
-        let folder = self.work.join(format!("saved-{at:?}"));
+    pub(crate) fn save(&self, at: From, left: &Left) -> Result<(), Failure> {
+        let Left { parts, fleet } = left;
+        let folder = self.ground.work.join(format!("saved-{at:?}"));
         let moving = |error| Failure::new(format!("saving the state {at:?}")).because(error);
         std::fs::create_dir(&folder).map_err(moving)?;
         rename(&parts.upper, &folder.join("upper")).map_err(moving)?;
         rename(&parts.varlib, &folder.join("varlib")).map_err(moving)?;
         let lower = format!("{}:{}", folder.join("upper").display(), parts.lower);
         let kept = folder.join("fleet");
-        if fleet {
-            rename(&self.fleet_folder(), &kept).map_err(moving)?;
+        if *fleet {
+            rename(&self.ground.fleet_folder(), &kept).map_err(moving)?;
         }
         let varlib = folder.join("varlib");
         let fleet = fleet.then_some(kept);
@@ -187,7 +174,7 @@ impl<'a> Stand<'a> {
 
     /// An ext4 image that holds what is in `folder`, with `room` bytes left for more.
     fn disk(&self, folder: &Path, image: &Path, room: u64) -> Result<PathBuf, Failure> {
-        let mut used = self.machine.command(Path::new("du"));
+        let mut used = self.ground.machine.command(Path::new("du"));
         used.args(["-s", "-B1"]).arg(folder).stdout(std::process::Stdio::piped());
         let used = shell::read(&mut used)?.out;
         let used: u64 = used.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
@@ -196,7 +183,7 @@ impl<'a> Stand<'a> {
         std::fs::File::create(image)
             .and_then(|file| file.set_len(bytes))
             .map_err(|error| Failure::new("making a disk image").because(error))?;
-        let mut make = self.machine.command(Path::new("mkfs.ext4"));
+        let mut make = self.ground.machine.command(Path::new("mkfs.ext4"));
         make.args(["-q", "-F", "-m", "0", "-J", "size=4", "-d"]).arg(folder).arg(image);
         say::line(&format!("$ {}", shell::line(&make)));
         shell::run(make.stdout(std::io::stderr()))?;
@@ -204,7 +191,7 @@ impl<'a> Stand<'a> {
     }
 
     fn clear(&self, folder: &Path) -> Result<(), Failure> {
-        shell::run(self.machine.command(Path::new("rm")).arg("-rf").arg(folder))
+        shell::run(self.ground.machine.command(Path::new("rm")).arg("-rf").arg(folder))
     }
 }
 

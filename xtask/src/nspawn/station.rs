@@ -7,9 +7,8 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::nspawn::container::{Container, Parts};
 use crate::nspawn::fleet::Fleet;
+use crate::nspawn::ground::Ground;
 use crate::nspawn::load::Load;
-use crate::nspawn::scenario::From;
-use crate::nspawn::stand::Stand;
 use crate::nspawn::wait::{self, now};
 use crate::shell;
 
@@ -32,26 +31,35 @@ not() { ! "$@"; }
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Station<'a> {
-    stand: &'a Stand<'a>,
+    ground: &'a Ground<'a>,
     parts: Parts,
     container: Option<Container>,
     fleet: Option<Fleet<'a>>,
 }
 
+/// What a machine that was shut down left, for others to start from.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Its files.
+    pub(crate) parts: Parts,
+    /// Whether there is a fleet.
+    pub(crate) fleet: bool,
+}
+
 impl<'a> Station<'a> {
     /// Boots one.
     pub(crate) fn boot(
-        stand: &'a Stand<'a>,
+        ground: &'a Ground<'a>,
         parts: Parts,
         fleet: Option<Fleet<'a>>,
     ) -> Result<Self, Failure> {
-        let container = Some(Container::boot(stand.machine, &parts, stand.network)?);
-        Ok(Self { stand, parts, container, fleet })
+        let container = Some(Container::boot(ground.machine, &parts, ground.network)?);
+        Ok(Self { ground, parts, container, fleet })
     }
 
     /// Runs words of the shell in the machine; what they print, or a failure with that.
     pub(crate) fn holds(&self, what: &str, script: &str) -> Result<String, Failure> {
-        let printed = self.container()?.sh(self.stand.machine, &format!("{PRELUDE}\n{script}"))?;
+        let printed = self.container()?.sh(self.ground.machine, &format!("{PRELUDE}\n{script}"))?;
         if printed.status.success() {
             return Ok(printed.out);
         }
@@ -84,7 +92,7 @@ impl<'a> Station<'a> {
 
     /// The boot record, as `socle-launch status --json` tells it.
     pub(crate) fn record(&self) -> Result<Value, Failure> {
-        let mut command = self.stand.machine.command(&self.stand.rig.join("socle-launch"));
+        let mut command = self.ground.machine.command(&self.ground.rig.join("socle-launch"));
         command.args(["status", "--json", "--state"]);
         command.arg(self.container()?.files().join("var/lib/socle"));
         let printed = shell::read(command.stdout(std::process::Stdio::piped()))?;
@@ -120,10 +128,10 @@ impl<'a> Station<'a> {
 
     /// Makes the fleet that the machine is to join.
     pub(crate) fn found_fleet(&mut self) -> Result<(), Failure> {
-        let folder = self.stand.fleet_folder();
+        let folder = self.ground.fleet_folder();
         std::fs::create_dir(&folder)
             .map_err(|error| Failure::new("making the fleet's folder").because(error))?;
-        self.fleet = Some(Fleet::make(self.stand.side(), &folder)?);
+        self.fleet = Some(Fleet::make(self.ground.side(), &folder)?);
         Ok(())
     }
 
@@ -149,7 +157,7 @@ impl<'a> Station<'a> {
     /// Starts steady requests.
     pub(crate) fn load(&self) -> Result<Load, Failure> {
         let token = self.container()?.files().join("var/lib/socle/identity/api-token");
-        Load::start(self.stand.machine, self.stand.network, &token)
+        Load::start(self.ground.machine, self.ground.network, &token)
     }
 
     /// The power fails, and comes back.
@@ -162,24 +170,24 @@ impl<'a> Station<'a> {
     /// The machine is rebooted in order.
     pub(crate) fn reboot(&mut self) -> Result<Duration, Failure> {
         let start = now();
-        let machine = self.stand.machine;
+        let machine = self.ground.machine;
         let shut_down = |container: Container| container.shut_down(machine, "reboot");
         self.container.take().map_or_else(missing, shut_down)?;
         self.boot_again(start)
     }
 
-    /// The machine is shut down for good, and its state kept for others to start from.
-    pub(crate) fn save(mut self, at: From) -> Result<(), Failure> {
-        let machine = self.stand.machine;
+    /// The machine is shut down for good.
+    pub(crate) fn power_off(mut self) -> Result<Left, Failure> {
+        let machine = self.ground.machine;
         let shut_down = |container: Container| container.shut_down(machine, "poweroff");
         self.container.take().map_or_else(missing, shut_down)?;
         let fleet = self.fleet.take().is_some();
-        self.stand.save(at, &self.parts, fleet)
+        Ok(Left { parts: self.parts, fleet })
     }
 
     fn boot_again(&mut self, start: Instant) -> Result<Duration, Failure> {
         self.container =
-            Some(Container::boot(self.stand.machine, &self.parts, self.stand.network)?);
+            Some(Container::boot(self.ground.machine, &self.parts, self.ground.network)?);
         Ok(start.elapsed())
     }
 
