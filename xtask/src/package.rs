@@ -106,23 +106,12 @@ pub(crate) fn make(machine: &Machine, package: &Package<'_>) -> Result<PathBuf, 
 /// The launcher that the package carries: linked statically, so that no library of the machine can
 /// keep it from starting. It has a target folder of its own, since other flags would have everything
 /// built anew in the shared one.
-pub(crate) pub(crate) fn launcher(machine: &Machine) -> Result<PathBuf, Failure> {
+pub(crate) fn launcher(machine: &Machine) -> Result<PathBuf, Failure> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let folder = machine.root.join("target/launcher");
     let mut command = machine.cargo(&["build", "--locked", "--release", "--package", "slots"]);
     command.args(["--bin", "socle-launch", "--target", &triple]).stdout(io::stderr());
     command.env("CARGO_TARGET_DIR", &folder).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    // It starts often and does little: what counts is its size.
-    let small = [
-        ("OPT_LEVEL", "s"),
-        ("LTO", "fat"),
-        ("CODEGEN_UNITS", "1"),
-        ("PANIC", "abort"),
-        ("STRIP", "symbols"),
-    ];
-    for (name, value) in small {
-        command.env(format!("CARGO_PROFILE_RELEASE_{name}"), value);
-    }
     // It starts often and does little: what counts is its size.
     let small = [
         ("OPT_LEVEL", "s"),
