@@ -359,7 +359,12 @@ impl Inner {
         let mut label = label(what, path);
         if label.ends_with(" slots/*") {
             // One folder, synced for one reason and another.
-            label = format!("{label} after {}", self.last);
+            let when = match self.last.as_str() {
+                "remove slots/*/COMMITTED" => "its stamp goes",
+                write if write.starts_with("write slots/*/release") => "it is filled",
+                _ => "it is stamped",
+            };
+            label = format!("{label} when {when}");
         }
         if let Some(fault) = fault {
             // Names are in the journal of the file system: it aborts, or they are written the next time.
