@@ -93,7 +93,7 @@ pub fn installed(
     let roles = roles(disk, &place)?;
     let manifest = document(disk, &place.manifest())?;
     let release = installed_release(&root, &roles, &manifest)
-        .map_err(|source| SlotError::Untrusted { path: place.manifest(), slot, source })?;
+        .map_err(|source| SlotError::Untrusted { path: blamed(&place, &source), slot, source })?;
     let found = release.get().digest;
     if let Some(named) = named.filter(|named| **named != found) {
         return Err(SlotError::OtherRelease { slot, named: *named, found });
@@ -108,6 +108,19 @@ pub fn installed(
         }
     }
     Ok(release)
+}
+
+/// The document that `error` is about.
+fn blamed(place: &SlotDir, error: &VerifyError) -> PathBuf {
+    let (VerifyError::Document { role, .. }
+    | VerifyError::Content { role, .. }
+    | VerifyError::Shape { role, .. }
+    | VerifyError::Kind { role, .. }
+    | VerifyError::Wanted { role, .. }) = error
+    else {
+        return place.manifest();
+    };
+    if role == "targets" { place.targets() } else { place.role(role) }
 }
 
 /// The root under which the release in `slot` was verified, as this device keeps it: replacing keys does not make what

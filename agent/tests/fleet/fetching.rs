@@ -295,7 +295,7 @@ fn a_release_that_does_not_fit_moves_nothing() {
     let offers = [
         (&foreign, GENEROUS, GENEROUS, "it is built for mips-vms"),
         (&native, 999, GENEROUS, "of memory, this machine has 999 B"),
-        (&native, GENEROUS, 1_000_000, "of disk space, 1.0 MB are free"),
+        (&native, GENEROUS, 1_000_000, "to install), 1.0 MB are free"),
     ];
     for (release, memory_bytes, disk_free_bytes, expected) in offers {
         let mut job = rig.job(release, 0);
