@@ -29,7 +29,13 @@ echo $$ >"/sys/fs/cgroup/$NAME/cgroup.procs"
 mkdir -p /run/systemd
 mount -t tmpfs tmpfs /run/systemd
 mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$UPPER,workdir=$SCRATCH" "$ROOT"
-[ -z "$DISK" ] || mount -o loop "$DISK" "$VARLIB/socle"
+# Not `mount -o loop`, which asks every loop device what it is, and waits if another's disk does not answer.
+if [ -n "$DISK" ]; then
+    loop=$(losetup --find --show "$DISK")
+    mount "$loop" "$VARLIB/socle"
+    # It goes when it is no longer mounted.
+    losetup --detach "$loop"
+fi
 exec 3<&0
 systemd-nspawn -q -M "$NAME" -D "$ROOT" --register=no --keep-unit --boot --console=read-only \
     --network-namespace-path="$NET" --bind="$VARLIB":/var/lib --bind-ro="$RIG":/rig </dev/null &
@@ -102,7 +108,10 @@ impl Container {
             Some(leader) => Ok(Self { outer, leader }),
             None => {
                 drop(outer.stdin.take());
-                drop(outer.wait());
+                if wait::until(END_MAX, LOOK, || outer.try_wait().ok().flatten()).is_none() {
+                    drop(outer.kill());
+                    drop(outer.wait());
+                }
                 let said = std::fs::read_to_string(&console).unwrap_or_default();
                 let said: Vec<&str> = said.lines().rev().take(12).collect();
                 let said = said.into_iter().rev().collect::<Vec<_>>().join("\n");
