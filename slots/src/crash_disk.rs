@@ -16,7 +16,7 @@ use std::{
 use protocol::digest::Digest;
 
 use crate::{
-    crash_tree::{Body, Change, Node, SECTOR_BYTES, Tree, label, subsets},
+    crash_tree::{Body, Change, Node, SECTOR_BYTES, Tree, label, subsets, sync_label},
     disk::Disk,
     executable::{self, Executables},
     verify::{self, SlotError},
@@ -58,6 +58,8 @@ struct Inner {
     touches: usize,
     cut_after: Option<usize>,
     lie: Option<String>,
+    syncs: usize,
+    skipped_sync: Option<usize>,
     last: String,
     synced: BTreeSet<String>,
     fault: Option<Planned>,
@@ -150,6 +152,16 @@ impl CrashDisk {
     /// Lies about the syncs with this label: they do nothing. A test that does not notice proves nothing.
     pub fn leave_out(&self, label: &str) {
         self.inner.borrow_mut().lie = Some(label.to_owned());
+    }
+
+    /// Syncs that did not fail, so far.
+    pub fn syncs(&self) -> usize {
+        self.inner.borrow().syncs
+    }
+
+    /// Lies about one sync, counted from zero: [`Self::leave_out`] for a test whose syncs are few.
+    pub fn skip_sync(&self, number: usize) {
+        self.inner.borrow_mut().skipped_sync = Some(number);
     }
 
     /// The labels of all syncs so far: what was done to what, the same for both slots and for every object.
@@ -356,16 +368,7 @@ impl Inner {
         fault: Option<Fault>,
         covered: impl Fn(&Change) -> bool,
     ) -> io::Result<()> {
-        let mut label = label(what, path);
-        if label.ends_with(" slots/*") {
-            // One folder, synced for one reason and another.
-            let when = match self.last.as_str() {
-                "remove slots/*/COMMITTED" => "its stamp goes",
-                write if write.starts_with("write slots/*/release") => "it is filled",
-                _ => "it is stamped",
-            };
-            label = format!("{label} when {when}");
-        }
+        let label = sync_label(what, path, &self.last);
         if let Some(fault) = fault {
             // Names are in the journal of the file system: it aborts, or they are written the next time.
             let content = |change: &Change| {
@@ -376,7 +379,8 @@ impl Inner {
             }
             return Err(error_of(fault));
         }
-        let lied = self.lie.as_ref() == Some(&label);
+        let lied = self.lie.as_ref() == Some(&label) || self.skipped_sync == Some(self.syncs);
+        self.syncs += 1;
         self.synced.insert(label);
         if lied {
             return Ok(());

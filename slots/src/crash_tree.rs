@@ -277,3 +277,17 @@ pub(crate) fn label(what: &str, path: &Path) -> String {
         Some(_) => format!("{what} {}", words.join("/")),
     }
 }
+
+/// The label of a sync, `last` being that of the operation before: one slot's folder is synced for several reasons.
+pub(crate) fn sync_label(what: &str, path: &Path, last: &str) -> String {
+    let label = label(what, path);
+    if !label.ends_with(" slots/*") {
+        return label;
+    }
+    let when = match last {
+        "remove slots/*/COMMITTED" => "its stamp goes",
+        write if write.starts_with("write slots/*/release") => "it is filled",
+        _ => "it is stamped",
+    };
+    format!("{label} when {when}")
+}

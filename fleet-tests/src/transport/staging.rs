@@ -100,10 +100,11 @@ impl Staging {
         let before = program::run("sha256sum", &staged)?;
         let cost = self.update(&device, &factory_folder)?;
         // What was staged is gone now; the same bytes lie in the slot and in the store.
-        let slot = match device.record().state {
-            State::Staged { trial, .. } => device.dir.slot(trial.held.slot),
-            other => bail!("the updater left the device {}", other.phase()),
+        let state = device.record().state;
+        let State::Staged { trial, .. } = state else {
+            bail!("the updater left the device {}", state.phase());
         };
+        let slot = device.dir.slot(trial.held.slot);
         let model = slot.file("models/large/model.onnx").display().to_string();
         let after =
             program::run("sha256sum", &[model.clone(), slot.agent().display().to_string()])?;

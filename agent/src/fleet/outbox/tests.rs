@@ -99,11 +99,11 @@ fn only_the_newest_state_waits() {
 fn a_full_disk_refuses_and_recovers() {
     let mut outbox = open(CrashDisk::new(), SMALL);
     outbox.push(Channel::Event, vec![0; 100], None).unwrap();
-    outbox.disk.set_free_bytes(0);
+    outbox.disk.set_capacity_bytes(outbox.disk.used_bytes());
     let refused = outbox.push(Channel::Event, vec![0; 100], None);
     assert!(matches!(refused, Err(OutboxError::Disk { .. })), "{refused:?}");
     outbox.acknowledge(&[1]).unwrap();
-    outbox.disk.set_free_bytes(10_000);
+    outbox.disk.heal();
     outbox.push(Channel::Event, vec![0; 100], None).unwrap();
     assert_eq!(outbox.len(), 1);
 }
