@@ -107,7 +107,10 @@ pub fn run(
     }
     let factory_folder = folder.join("factory");
     factory(&factory_folder, &programs.slot_agent)?;
-    let served = folder.join("disks");
+    let shared = folder.join("disks");
+    fs::create_dir(&shared).with_context(|| format!("making {}", shared.display()))?;
+    needs::share(&shared)?;
+    let served = shared.join("served");
     fs::create_dir(&served).with_context(|| format!("making {}", served.display()))?;
     let disks = Disks::start(program, &served, RECORDED + 1 + plan.workers, DISK_BYTES)?;
     let disks = Mutex::new(disks);

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 
 use crate::blocks::{
     log::{Cut, Shape},
+    needs,
     orders::{Answer, Order},
 };
 
@@ -28,11 +29,11 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// Has `program` serve `disks` disks of `bytes` bytes at `folder`.
+    /// Has `program` serve `disks` disks of `bytes` bytes at `folder`, which lies in what [`needs::share`] was told.
     pub fn start(program: &Path, folder: &Path, disks: usize, bytes: u64) -> anyhow::Result<Self> {
         let (orders, theirs) = UnixStream::pair().context("making a pair of sockets")?;
         orders.set_read_timeout(Some(PATIENCE)).context("limiting the wait for an answer")?;
-        let child = Command::new(program)
+        let child = needs::apart(program)
             .arg("disks")
             .arg("--folder")
             .arg(folder)

@@ -80,6 +80,22 @@ pub fn folder(visible: &[&Path]) -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
+/// Below `folder` from now on, what a program started by [`apart`] mounts is seen here, too.
+pub fn share(folder: &Path) -> anyhow::Result<()> {
+    let mut mount = command("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=1m,mode=700", "socle-blocks"]).arg(folder);
+    well(&mut mount, "mount of a file system in memory")?;
+    well(command("mount").arg("--make-shared").arg(folder), "mount --make-shared").map(|_| ())
+}
+
+/// `program`, to be started in a mount namespace of its own, in which nothing appears that is mounted here outside of
+/// what [`share`] was told.
+pub fn apart(program: &Path) -> Command {
+    let mut unshare = command("unshare");
+    unshare.args(["--mount", "--propagation", "unchanged", "--"]).arg(program);
+    unshare
+}
+
 fn path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Not everyone who becomes root gets root's path.

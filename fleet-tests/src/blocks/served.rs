@@ -1,8 +1,9 @@
 //! Disks as files of a FUSE file system, and the process that serves them until its orders end.
 //!
 //! It is a process of its own that never touches what is mounted on its disks: a thread that waits for a disk its own
-//! process serves could not be ended by any signal. When this process ends, however it does, the kernel fails what
-//! still waits for it.
+//! process serves could not be ended by any signal. Nor does it live in the mount namespace of what is mounted there:
+//! the last process of a namespace unmounts what is left in it while it ends, and would wait for itself. When this
+//! process ends, however it does, the kernel fails what still waits for it.
 
 use std::{
     ffi::OsStr,
