@@ -10,7 +10,10 @@ use std::{
 use agent::worker::{call_error::CallError, client::WorkerClient};
 use command_fds::{CommandFdExt, FdMapping};
 use engine::embedder::LongText;
-use protocol::digest::Digest;
+use protocol::{
+    digest::Digest,
+    manifest::{Archive, File, Manifest, Policy, Requires, Role, SCHEMA},
+};
 use tokio::runtime::Runtime;
 
 use crate::fixture::{MODEL, slot};
@@ -26,6 +29,34 @@ fn start(slot: &Path, listener: &UnixListener, release: Option<Digest>) -> Child
     command.env("SOCLE_RELEASE", release.map(|release| release.to_string()).unwrap_or_default());
     command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }]).unwrap();
     command.spawn().unwrap()
+}
+
+/// Lays the manifest of a release called `name` into `slot`; its digest is the release's.
+#[expect(clippy::disallowed_methods, reason = "a temporary folder of a test needs no durability")]
+fn lay(slot: &Path, name: &str) -> Digest {
+    let sha256 = Digest::of(b"agent");
+    let agent = File {
+        path: "bin/socle-agent".into(),
+        role: Role::Agent,
+        length: 5,
+        sha256,
+        archive: Some(Archive { length: 5, sha256 }),
+        chunks: None,
+    };
+    let manifest = Manifest {
+        schema: SCHEMA,
+        name: name.into(),
+        counter: 1,
+        created: "2026-11-23T00:00:00Z".into(),
+        agent_version: "1.0.0".into(),
+        requires: Requires { platform: "x86_64-linux".into(), memory_bytes: 0, disk_bytes: 0 },
+        policy: Policy::standard(),
+        files: vec![agent],
+    };
+    let bytes = manifest.to_bytes().unwrap();
+    std::fs::create_dir_all(slot.join("release")).unwrap();
+    std::fs::write(slot.join("release/manifest.json"), &bytes).unwrap();
+    Digest::of(&bytes)
 }
 
 async fn embed(client: &WorkerClient) -> Result<usize, CallError> {
@@ -61,11 +92,12 @@ fn a_worker_that_serves_what_lay_in_the_slot_before_is_ended() {
     let folder = slot();
     let socket = folder.path().join("w.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+    let old = lay(folder.path(), "old");
     let mut stale = start(folder.path(), &listener, Some(old));
     let runtime = Runtime::new().unwrap();
     let greeted = runtime.block_on(WorkerClient::new(socket.clone()).hello(WAIT)).unwrap();
     assert_eq!(greeted.release, Some(old));
+    let new = lay(folder.path(), "new");
     let client = WorkerClient::for_release(socket, Some(new));
     let asking = runtime.spawn(async move {
         let info = client.hello(WAIT).await.unwrap();
