@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,7 +96,8 @@ impl Load {
         token_file: &Path,
     ) -> Result<Self, Failure> {
         let starting = |error| Failure::new("starting the requests").because(error);
-        let own = std::env::current_exe().map_err(starting)?;
+        // By its process: a build since it started may have put another file at its path.
+        let own = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
         let mut command = network.command(machine, &own);
         // Taken out of what other programs are started with, and asked for by every xtask.
         command.env("CARGO_MANIFEST_DIR", machine.root.join("xtask"));
