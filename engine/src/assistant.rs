@@ -181,9 +181,14 @@ pub fn build_index(
     let mut rows = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
         for question in entry.questions() {
-            let embedding = embedder.embed_one(question).map_err(|source| {
-                AssistantError::Embed { entry: entry.id.clone(), question: question.into(), source }
-            })?;
+            let embedding =
+                embedder.embed_one(question, embedder.question_kind()).map_err(|source| {
+                    AssistantError::Embed {
+                        entry: entry.id.clone(),
+                        question: question.into(),
+                        source,
+                    }
+                })?;
             rows.push((at, embedding.vector));
         }
         progress(at + 1, entries.len());

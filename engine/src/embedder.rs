@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     batcher,
     encoder::{EncodeError, Encoder, LoadError},
+    encoder_spec::{InputKind, Prefixes},
     package::Spec,
     pulse,
+    sequence::Sequence,
     text_tokenizer::{TextError, TextTokenizer, TokenSequence, TokenizerError},
 };
 
@@ -15,6 +17,7 @@ use crate::{
 pub struct Embedder {
     tokenizer: TextTokenizer,
     encoder: Encoder,
+    prefixes: Prefixes,
     texts_max: usize,
     tokens_max: usize,
 }
@@ -104,6 +107,7 @@ impl Embedder {
         Ok(Self {
             tokenizer,
             encoder,
+            prefixes: spec.encoder.prefixes.clone(),
             texts_max: limits.batch_max as usize,
             tokens_max: limits.tokens_max as usize,
         })
@@ -116,28 +120,25 @@ impl Embedder {
     pub fn embed<T: AsRef<str>>(
         &self,
         texts: &[T],
+        kind: InputKind,
         long: LongText,
     ) -> Result<Vec<Embedding>, EmbedError> {
-        if texts.is_empty() {
-            return Err(EmbedError::NoTexts);
-        }
-        if texts.len() > self.texts_max {
-            return Err(EmbedError::TooManyTexts { texts: texts.len(), max: self.texts_max });
-        }
+        self.check_count(texts.len())?;
         let sequences = texts
             .iter()
             .enumerate()
-            .map(|(at, text)| self.tokens(at, text.as_ref(), long))
+            .map(|(at, text)| self.tokens(at, text.as_ref(), kind, long))
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.ids.len()).collect();
         let mut embeddings = Vec::with_capacity(sequences.len());
         for group in batcher::groups(&lengths, self.tokens_max, self.texts_max) {
             let members = sequences.get(group.clone()).unwrap_or_default();
-            for (at, sequence) in group.zip(members) {
-                let vector = self
-                    .encoder
-                    .encode(&sequence.ids)
-                    .map_err(|source| EmbedError::Encode { at, source })?;
+            let batch: Vec<Sequence<'_>> = members.iter().map(TokenSequence::as_sequence).collect();
+            let vectors = self
+                .encoder
+                .encode_batch(&batch)
+                .map_err(|source| EmbedError::Encode { at: group.start, source })?;
+            for (vector, sequence) in vectors.into_iter().zip(members) {
                 let tokens = u32::try_from(sequence.ids.len()).unwrap_or(u32::MAX);
                 embeddings.push(Embedding { vector, tokens });
             }
@@ -149,13 +150,69 @@ impl Embedder {
     ///
     /// # Errors
     /// The text is refused or the model failed on it.
-    pub fn embed_one(&self, text: &str) -> Result<Embedding, EmbedError> {
-        let sequence = self.tokens(0, text, LongText::Cut)?;
-        let vector = self
-            .encoder
-            .encode(&sequence.ids)
-            .map_err(|source| EmbedError::Encode { at: 0, source })?;
-        Ok(Embedding { vector, tokens: u32::try_from(sequence.ids.len()).unwrap_or(u32::MAX) })
+    pub fn embed_one(&self, text: &str, kind: InputKind) -> Result<Embedding, EmbedError> {
+        let sequence = self.tokens(0, text, kind, LongText::Cut)?;
+        self.compute_one(&sequence)
+    }
+
+    /// What the model computes for a pair of texts, cut when it is long.
+    ///
+    /// # Errors
+    /// A text is refused or the model failed on them.
+    pub fn embed_pair(&self, first: &str, second: &str) -> Result<Embedding, EmbedError> {
+        let sequence = self.pair(0, (first, second), LongText::Cut)?;
+        self.compute_one(&sequence)
+    }
+
+    /// What the model computes for sequences that are computed together, in their order.
+    ///
+    /// # Errors
+    /// The model failed on any of them.
+    pub fn compute(&self, sequences: &[Sequence<'_>]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        self.encoder.encode_batch(sequences)
+    }
+
+    /// Whether a request may have so many texts.
+    ///
+    /// # Errors
+    /// It has none, or too many.
+    pub const fn check_count(&self, texts: usize) -> Result<(), EmbedError> {
+        if texts == 0 {
+            return Err(EmbedError::NoTexts);
+        }
+        if texts > self.texts_max {
+            return Err(EmbedError::TooManyTexts { texts, max: self.texts_max });
+        }
+        Ok(())
+    }
+
+    /// The tokens of text `at` of a request.
+    ///
+    /// # Errors
+    /// The text is refused.
+    pub fn tokens(
+        &self,
+        at: usize,
+        text: &str,
+        kind: InputKind,
+        long: LongText,
+    ) -> Result<TokenSequence, EmbedError> {
+        pulse::step(0);
+        allowed(at, self.tokenizer.tokens(self.prefixes.of(kind), text), long)
+    }
+
+    /// The tokens of pair `at` of a request.
+    ///
+    /// # Errors
+    /// A text is refused.
+    pub fn pair(
+        &self,
+        at: usize,
+        (first, second): (&str, &str),
+        long: LongText,
+    ) -> Result<TokenSequence, EmbedError> {
+        pulse::step(0);
+        allowed(at, self.tokenizer.pair(first, second), long)
     }
 
     /// Width of an embedding.
@@ -163,13 +220,33 @@ impl Embedder {
         self.encoder.dim()
     }
 
-    fn tokens(&self, at: usize, text: &str, long: LongText) -> Result<TokenSequence, EmbedError> {
-        pulse::step(0);
-        let sequence =
-            self.tokenizer.tokens(text).map_err(|source| EmbedError::Text { at, source })?;
-        match (sequence.cut, long) {
-            (true, LongText::Refuse) => Err(EmbedError::TooManyTokens { at }),
-            (true, LongText::Cut) | (false, _) => Ok(sequence),
-        }
+    /// How a question is meant: a query, where the model tells queries from passages.
+    pub const fn question_kind(&self) -> InputKind {
+        if self.prefixes.is_empty() { InputKind::Plain } else { InputKind::Query }
+    }
+
+    /// What reads the texts.
+    pub const fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    fn compute_one(&self, sequence: &TokenSequence) -> Result<Embedding, EmbedError> {
+        let vector = self
+            .encoder
+            .encode(sequence.as_sequence())
+            .map_err(|source| EmbedError::Encode { at: 0, source })?;
+        Ok(Embedding { vector, tokens: u32::try_from(sequence.ids.len()).unwrap_or(u32::MAX) })
+    }
+}
+
+fn allowed(
+    at: usize,
+    tokens: Result<TokenSequence, TextError>,
+    long: LongText,
+) -> Result<TokenSequence, EmbedError> {
+    let sequence = tokens.map_err(|source| EmbedError::Text { at, source })?;
+    match (sequence.cut, long) {
+        (true, LongText::Refuse) => Err(EmbedError::TooManyTokens { at }),
+        (true, LongText::Cut) | (false, _) => Ok(sequence),
     }
 }

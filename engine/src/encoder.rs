@@ -14,9 +14,10 @@ use tract_onnx::prelude::{
 };
 
 use crate::{
+    encoder_spec::{EncoderInput, EncoderSpec, Pooling},
     onnx_graph::{self, GraphError},
-    package::{EncoderInput, EncoderSpec, Pooling},
     pooling, pulse,
+    sequence::Sequence,
 };
 
 /// Length of the sequence that is run once at load, so that a graph of the wrong shape is refused there.
@@ -63,17 +64,17 @@ pub enum EncodeError {
     },
     /// Not the output that `model.toml` describes.
     #[error(
-        "output `{name}` of the model has shape {shape:?}, model.toml says [1, {tokens}, {dim}] of f32"
+        "output `{name}` of the model has shape {shape:?}, model.toml says {expected:?} of f32 for {tokens} tokens"
     )]
     Shape {
         /// Its name.
         name: String,
         /// What came.
-        shape: Vec<usize>,
+        shape: Box<[usize]>,
+        /// What was described.
+        expected: Box<[usize]>,
         /// Tokens that went in.
         tokens: usize,
-        /// Width described.
-        dim: u32,
     },
     /// The result is infinite or not a number.
     #[error("model computed a value that is not a finite number")]
@@ -92,7 +93,7 @@ impl Encoder {
         }))
         .unwrap_or_else(|panic| Err(LoadError::Panic { message: panic_message(&*panic) }))?;
         let encoder = Self { plan, spec: spec.clone() };
-        encoder.encode(&[1; PROBE_TOKENS]).map_err(LoadError::Probe)?;
+        encoder.encode(Sequence::single(&[1; PROBE_TOKENS])).map_err(LoadError::Probe)?;
         Ok(encoder)
     }
 
@@ -100,10 +101,18 @@ impl Encoder {
     ///
     /// # Errors
     /// The model failed, panicked, or computed something that is not an embedding.
-    pub fn encode(&self, ids: &[u32]) -> Result<Vec<f32>, EncodeError> {
-        pulse::step(ids.len());
-        catch_unwind(AssertUnwindSafe(|| self.run(ids)))
+    pub fn encode(&self, sequence: Sequence<'_>) -> Result<Vec<f32>, EncodeError> {
+        pulse::step(sequence.ids.len());
+        catch_unwind(AssertUnwindSafe(|| self.run(sequence)))
             .unwrap_or_else(|panic| Err(EncodeError::Panic { message: panic_message(&*panic) }))
+    }
+
+    /// The embeddings of sequences that are computed together, in their order.
+    ///
+    /// # Errors
+    /// The model failed, panicked, or computed something that is not an embedding, on any of them.
+    pub fn encode_batch(&self, sequences: &[Sequence<'_>]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        sequences.iter().map(|sequence| self.encode(*sequence)).collect()
     }
 
     /// Width of an embedding.
@@ -111,14 +120,16 @@ impl Encoder {
         self.spec.dim as usize
     }
 
-    fn run(&self, ids: &[u32]) -> Result<Vec<f32>, EncodeError> {
-        let tokens = ids.len();
+    fn run(&self, sequence: Sequence<'_>) -> Result<Vec<f32>, EncodeError> {
+        let tokens = sequence.ids.len();
         let mut inputs = tvec!();
         for input in &self.spec.inputs {
             let row: Vec<i64> = match input {
-                EncoderInput::InputIds => ids.iter().copied().map(i64::from).collect(),
+                EncoderInput::InputIds => sequence.ids.iter().copied().map(i64::from).collect(),
                 EncoderInput::AttentionMask => vec![1; tokens],
-                EncoderInput::TokenTypeIds => vec![0; tokens],
+                EncoderInput::TokenTypeIds => sequence.types().collect(),
+                // The description of a text model lists no such input.
+                EncoderInput::Bytes => continue,
             };
             let tensor = Tensor::from_shape(&[1, tokens], &row).map_err(EncodeError::Run)?;
             inputs.push(tensor.into());
@@ -126,13 +137,17 @@ impl Encoder {
         let outputs = self.plan.run(inputs).map_err(EncodeError::Run)?;
         let states = outputs.into_iter().next().map(|value| value.into_tensor());
         let shape = states.as_ref().map(|states| states.shape().to_vec()).unwrap_or_default();
+        let expected = match self.spec.pooling {
+            Pooling::Mean | Pooling::Cls | Pooling::Last => vec![1, tokens, self.dim()],
+            Pooling::None => vec![1, self.dim()],
+        };
         let wrong = || EncodeError::Shape {
             name: self.spec.output.clone(),
-            shape: shape.clone(),
+            shape: shape.as_slice().into(),
+            expected: expected.as_slice().into(),
             tokens,
-            dim: self.spec.dim,
         };
-        if shape != [1, tokens, self.dim()] {
+        if shape != expected {
             return Err(wrong());
         }
         let states = states.ok_or_else(wrong)?;
@@ -140,6 +155,9 @@ impl Encoder {
         let states = states.as_slice().ok_or_else(wrong)?;
         let mut vector = match self.spec.pooling {
             Pooling::Mean => pooling::mean(states, self.dim()),
+            Pooling::Cls => pooling::cls(states, self.dim()),
+            Pooling::Last => pooling::last(states, self.dim()),
+            Pooling::None => states.to_vec(),
         };
         if self.spec.normalize {
             pooling::normalize(&mut vector);

@@ -10,6 +10,7 @@ use crate::{
     assistant::{Assistant, Decision},
     cause::chain,
     embedder::{EmbedError, Embedder},
+    encoder_spec::InputKind,
     package::GoldenSpec,
     pooling::cosine,
 };
@@ -40,6 +41,9 @@ pub struct GoldenSet {
 pub struct GoldenEmbedding {
     /// The text.
     pub text: String,
+    /// As what the text is meant.
+    #[serde(default, skip_serializing_if = "InputKind::is_plain")]
+    pub kind: InputKind,
     /// The embedding.
     pub vector: Vec<f32>,
 }
@@ -137,8 +141,9 @@ pub fn expect_embeddings<T: AsRef<str>>(
         .iter()
         .map(|text| {
             let text = text.as_ref().to_owned();
-            match embedder.embed_one(&text) {
-                Ok(embedding) => Ok(GoldenEmbedding { text, vector: embedding.vector }),
+            let kind = embedder.question_kind();
+            match embedder.embed_one(&text, kind) {
+                Ok(embedding) => Ok(GoldenEmbedding { text, kind, vector: embedding.vector }),
                 Err(source) => Err(GoldenError::Build { text, source }),
             }
         })
@@ -164,7 +169,7 @@ pub fn check(
     };
     for case in &set.embeddings {
         let before = now_us();
-        let got = embedder.embed_one(&case.text);
+        let got = embedder.embed_one(&case.text, case.kind);
         let took_us = now_us().saturating_sub(before);
         let verdict = got.map_err(|reason| chain(&reason)).and_then(|got| {
             let cosine = cosine(&got.vector, &case.vector);
@@ -187,7 +192,7 @@ pub fn check(
     for case in &set.answers {
         let assistant = assistant.ok_or(GoldenError::NotAnAssistant)?;
         let before = now_us();
-        let got = embedder.embed_one(&case.text);
+        let got = embedder.embed_one(&case.text, embedder.question_kind());
         let verdict = got.map_err(|reason| chain(&reason)).and_then(|question| {
             let answer = assistant.answer(&question.vector, case.lang.as_deref());
             let given = match answer.decision {

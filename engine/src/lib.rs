@@ -6,7 +6,8 @@
 //!
 //! # Layout
 //! - [`package`]: a model package on disk, its `model.toml`; [`faq`], [`index`]: the files of the FAQ assistant
-//! - [`text_tokenizer`] → [`batcher`] → [`encoder`] (fed by [`onnx_graph`], pooled by [`pooling`]) → [`embedder`]
+//! - [`text_tokenizer`] → [`sequence`] → [`encoder`] (described by [`encoder_spec`], fed by [`onnx_graph`], pooled by
+//!   [`pooling`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean
 //! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
@@ -19,8 +20,10 @@ pub mod calibrate;
 pub mod cause;
 pub mod embedder;
 pub mod encoder;
+pub mod encoder_spec;
 pub mod faq;
 pub mod golden;
+pub mod head;
 pub mod index;
 pub mod model;
 pub mod onnx_graph;
@@ -28,5 +31,6 @@ pub mod pack;
 pub mod package;
 pub mod pooling;
 pub mod pulse;
+pub mod sequence;
 pub mod text_tokenizer;
 pub mod worker;

@@ -124,7 +124,7 @@ impl Model {
             .assistant
             .as_ref()
             .ok_or_else(|| AskError::NotAnAssistant { model: self.spec.name.clone() })?;
-        let embedding = self.embedder.embed_one(question)?;
+        let embedding = self.embedder.embed_one(question, self.embedder.question_kind())?;
         Ok(assistant.answer(&embedding.vector, lang))
     }
 

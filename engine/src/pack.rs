@@ -161,9 +161,10 @@ pub fn score(
     questions
         .into_iter()
         .map(|question| {
-            let embedding = embedder.embed_one(&question.text).map_err(|source| {
-                PackError::Question { question: question.text.clone(), source }
-            })?;
+            let embedding =
+                embedder.embed_one(&question.text, embedder.question_kind()).map_err(|source| {
+                    PackError::Question { question: question.text.clone(), source }
+                })?;
             let nearest = assistant.answer(&embedding.vector, None).nearest;
             let found = nearest.map(|(entry, score)| Found {
                 id: entry.id.clone(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `model.toml` | [`Spec`] |
 //! | `model.onnx` | the encoder; external data is refused |
-//! | `tokenizer.json` | a Hugging Face fast tokenizer |
+//! | `tokenizer.json` | a Hugging Face fast tokenizer; a model of bytes has none |
 //! | `faq.jsonl` | assistant only: the entries ([`crate::faq`]) |
 //! | `index.bin` | assistant only: embeddings of their questions ([`crate::index`]) |
 //! | `golden.json` | inputs and the expected outputs ([`crate::golden`]), named by `[golden] file` |
@@ -23,7 +23,11 @@ use std::{
 use protocol::digest::{Digest, Hasher};
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{Calibration, Thresholds};
+use crate::{
+    calibrate::{Calibration, Thresholds},
+    encoder_spec::{EncoderInput, EncoderSpec, Pooling, Prefixes},
+    head::{BytesSpec, ClassificationSpec, RerankSpec},
+};
 
 /// The only `schema` this version reads.
 pub const SCHEMA: u32 = 1;
@@ -77,6 +81,15 @@ pub struct Spec {
     /// Present exactly when `task` is [`Task::Assistant`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assistant: Option<AssistantSpec>,
+    /// Present exactly when `task` is [`Task::Classification`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<ClassificationSpec>,
+    /// Present exactly when `task` is [`Task::Rerank`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<RerankSpec>,
+    /// Present exactly when `task` is [`Task::Bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<BytesSpec>,
     /// What proves the package before it serves.
     pub golden: GoldenSpec,
 }
@@ -89,61 +102,21 @@ pub enum Task {
     Embedding,
     /// Question to an entry of the FAQ, or an abstention; gives embeddings too.
     Assistant,
+    /// Text, or a pair of texts, to a score for each label.
+    Classification,
+    /// Query and document to a score of relevance.
+    Rerank,
+    /// Bytes of a file to a score for each label.
+    Bytes,
 }
 
 /// `[tokenizer]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerSpec {
-    /// Longest sequence, special tokens included: 8 to 8192. Longer text is cut there.
+    /// Longest sequence, special tokens included: 8 to 8192. Longer text is cut there. For a model of bytes, how many
+    /// numbers it looks at.
     pub max_tokens: u32,
-}
-
-/// `[encoder]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EncoderSpec {
-    /// Inputs of the graph, each i64 of shape (1, tokens), in any order.
-    pub inputs: Vec<EncoderInput>,
-    /// Name of the output, f32 of shape (1, tokens, `dim`).
-    pub output: String,
-    /// How token states become one vector.
-    pub pooling: Pooling,
-    /// Whether the vector is scaled to length 1; the assistant needs it.
-    pub normalize: bool,
-    /// Width of the vector.
-    pub dim: u32,
-}
-
-/// What an input of the graph is fed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EncoderInput {
-    /// Token ids.
-    InputIds,
-    /// Ones: no sequence is padded here.
-    AttentionMask,
-    /// Zeros: one segment.
-    TokenTypeIds,
-}
-
-impl EncoderInput {
-    /// The name of the graph's input.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InputIds => "input_ids",
-            Self::AttentionMask => "attention_mask",
-            Self::TokenTypeIds => "token_type_ids",
-        }
-    }
-}
-
-/// How token states become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// Their mean.
-    Mean,
 }
 
 /// `[limits]`.
@@ -162,6 +135,14 @@ pub struct Limits {
     pub nodes_max: u32,
     /// What the model may take of the worker's memory.
     pub memory_bytes: u64,
+    /// Longest that reading and preparing the model may take, in seconds of processor time.
+    #[serde(default = "load_seconds_max")]
+    pub load_seconds_max: u32,
+}
+
+/// Of packages that do not say.
+const fn load_seconds_max() -> u32 {
+    60
 }
 
 impl Default for Limits {
@@ -173,6 +154,7 @@ impl Default for Limits {
             model_bytes_max: 256 * 1024 * 1024,
             nodes_max: 20_000,
             memory_bytes: 1024 * 1024 * 1024,
+            load_seconds_max: load_seconds_max(),
         }
     }
 }
@@ -197,6 +179,14 @@ pub struct GoldenSpec {
     pub cosine_min: f32,
     /// Longest that one text may take.
     pub latency_ms_max: u32,
+    /// Largest difference between a score and the expected one; of models that give scores.
+    #[serde(default = "score_error_max")]
+    pub score_error_max: f32,
+}
+
+/// Of packages that do not say.
+const fn score_error_max() -> f32 {
+    0.02
 }
 
 /// The bytes of a package, bounded and checked for presence, not yet understood.
@@ -301,10 +291,8 @@ impl Package {
         let spec_bytes = read_bounded(dir, SPEC_FILE, SPEC_BYTES_MAX)?;
         let spec_digest = as_signed(SPEC_FILE, Digest::of(&spec_bytes))?;
         let spec = Spec::parse(&dir.join(SPEC_FILE), &spec_bytes)?;
-        let mut names = vec![SPEC_FILE, MODEL_FILE, TOKENIZER_FILE, &spec.golden.file];
-        if spec.task == Task::Assistant {
-            names.extend([FAQ_FILE, INDEX_FILE]);
-        }
+        let mut names = vec![SPEC_FILE, MODEL_FILE, &spec.golden.file];
+        names.extend(spec.task.files());
         names.sort_unstable();
         let (mut all, mut files) = (Hasher::default(), BTreeMap::new());
         let mut model_digest = None;
@@ -339,6 +327,17 @@ impl Package {
     }
 }
 
+impl Task {
+    /// The files that a package of this task has besides those that all have.
+    pub const fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::Embedding | Self::Classification | Self::Rerank => &[TOKENIZER_FILE],
+            Self::Assistant => &[TOKENIZER_FILE, FAQ_FILE, INDEX_FILE],
+            Self::Bytes => &[],
+        }
+    }
+}
+
 impl Spec {
     /// A description of a sentence encoder of the BERT family (all-MiniLM-L6-v2 and its kin), with the usual limits.
     pub fn sentence_encoder(name: &str, version: &str, dim: u32) -> Self {
@@ -360,13 +359,18 @@ impl Spec {
                 pooling: Pooling::Mean,
                 normalize: true,
                 dim,
+                prefixes: Prefixes::default(),
             },
             limits: Limits::default(),
             assistant: None,
+            classification: None,
+            rerank: None,
+            bytes: None,
             golden: GoldenSpec {
                 file: GOLDEN_FILE.into(),
                 cosine_min: 0.9999,
                 latency_ms_max: 5_000,
+                score_error_max: score_error_max(),
             },
         }
     }
@@ -427,20 +431,7 @@ impl Spec {
                 golden.escape_debug()
             ));
         }
-        if !self.encoder.inputs.contains(&EncoderInput::InputIds) {
-            return Err("lists no encoder input `input_ids`".into());
-        }
-        if self
-            .encoder
-            .inputs
-            .iter()
-            .any(|a| self.encoder.inputs.iter().filter(|b| a == *b).count() > 1)
-        {
-            return Err("lists an encoder input twice".into());
-        }
-        if (self.task == Task::Assistant) != self.assistant.is_some() {
-            return Err("must have [assistant] exactly when task = \"assistant\"".into());
-        }
+        self.check_task()?;
         if let Some(assistant) = &self.assistant {
             if !self.encoder.normalize {
                 return Err("has an assistant whose encoder does not normalize".into());
@@ -454,6 +445,9 @@ impl Spec {
         }
         if !(-1.0..=1.0).contains(&self.golden.cosine_min) {
             return Err("has a golden cosine_min outside -1 to 1".into());
+        }
+        if !(0.0..=1e6).contains(&self.golden.score_error_max) {
+            return Err("has a golden score_error_max below 0, or beyond any score".into());
         }
         let limits = &self.limits;
         within("tokenizer.max_tokens", self.tokenizer.max_tokens.into(), 8, 8192)?;
@@ -473,8 +467,41 @@ impl Spec {
         within("limits.batch_max", limits.batch_max.into(), 1, 4096)?;
         within("limits.model_bytes_max", limits.model_bytes_max, 1, MODEL_BYTES_CEILING)?;
         within("limits.nodes_max", limits.nodes_max.into(), 1, 1_000_000)?;
-        within("limits.memory_bytes", limits.memory_bytes, 64 << 20, 1 << 40)?;
+        within("limits.memory_bytes", limits.memory_bytes, 1 << 20, 1 << 40)?;
+        within("limits.load_seconds_max", limits.load_seconds_max.into(), 1, 3600)?;
         within("golden.latency_ms_max", self.golden.latency_ms_max.into(), 1, 600_000)
+    }
+
+    /// Each task has the section that describes it, no other one, and the inputs and output that it needs.
+    fn check_task(&self) -> Result<(), String> {
+        for (section, task, present) in [
+            ("assistant", Task::Assistant, self.assistant.is_some()),
+            ("classification", Task::Classification, self.classification.is_some()),
+            ("rerank", Task::Rerank, self.rerank.is_some()),
+            ("bytes", Task::Bytes, self.bytes.is_some()),
+        ] {
+            if (self.task == task) != present {
+                return Err(format!("must have [{section}] exactly when task = \"{section}\""));
+            }
+        }
+        let dim = self.encoder.dim;
+        match self.task {
+            Task::Embedding | Task::Assistant => {}
+            Task::Classification => {
+                self.classification.as_ref().map_or(Ok(()), |head| head.check(dim))?;
+            }
+            Task::Rerank => self.rerank.map_or(Ok(()), |head| head.check(dim))?,
+            Task::Bytes => {
+                let window = self.tokenizer.max_tokens;
+                self.bytes.as_ref().map_or(Ok(()), |head| head.check(window, dim))?;
+            }
+        }
+        match self.task {
+            Task::Bytes => self.encoder.check_bytes(),
+            Task::Embedding | Task::Assistant | Task::Classification | Task::Rerank => {
+                self.encoder.check_text()
+            }
+        }
     }
 }
 

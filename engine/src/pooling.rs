@@ -18,6 +18,16 @@ pub fn mean(states: &[f32], dim: usize) -> Vec<f32> {
     sum
 }
 
+/// The state of the first token of `states`, `tokens × dim` row-major. Empty when there is no token.
+pub fn cls(states: &[f32], dim: usize) -> Vec<f32> {
+    states.chunks_exact(dim.max(1)).next().unwrap_or_default().to_vec()
+}
+
+/// The state of the last token of `states`, `tokens × dim` row-major. Empty when there is no token.
+pub fn last(states: &[f32], dim: usize) -> Vec<f32> {
+    states.chunks_exact(dim.max(1)).next_back().unwrap_or_default().to_vec()
+}
+
 /// Scales `vector` to length 1; a vector of zeros stays as it is.
 pub fn normalize(vector: &mut [f32]) {
     let length = dot(vector, vector).sqrt();
@@ -53,6 +63,13 @@ mod tests {
     fn the_mean_is_over_tokens() {
         assert_eq!(mean(&[1.0, 2.0, 3.0, 6.0], 2), [2.0, 4.0]);
         assert_eq!(mean(&[], 2), Vec::<f32>::new());
+    }
+
+    #[test]
+    fn the_first_and_the_last_token_are_told_apart() {
+        let states = [1.0, 2.0, 3.0, 6.0];
+        assert_eq!((cls(&states, 2), last(&states, 2)), (vec![1.0, 2.0], vec![3.0, 6.0]));
+        assert_eq!((cls(&[], 2), last(&[], 2)), (Vec::new(), Vec::new()));
     }
 
     #[test]

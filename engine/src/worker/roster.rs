@@ -13,6 +13,7 @@ use crate::{
     cause::chain,
     embedder::{EmbedError, LongText},
     encoder::EncodeError,
+    encoder_spec::InputKind,
     golden::GoldenReport,
     model::{AskError, Model},
     package::{Package, SignedFiles},
@@ -150,7 +151,7 @@ impl Roster {
         let before = (self.now_us)();
         let embeddings = model
             .embedder()
-            .embed(texts, long)
+            .embed(texts, InputKind::Plain, long)
             .map_err(|reason| failure(embed_kind(&reason), &reason))?;
         let compute_us = (self.now_us)().saturating_sub(before);
         let rows: Vec<u8> = embeddings
@@ -279,7 +280,7 @@ fn embed_kind(reason: &EmbedError) -> FailureKind {
         EmbedError::Text { source, .. } => match source {
             TextError::Empty | TextError::NoToken => FailureKind::EmptyText,
             TextError::TooLong { .. } => FailureKind::TextTooLong,
-            TextError::Tokenize(_) => FailureKind::ModelFailed,
+            TextError::Tokenize(_) | TextError::Decode(_) => FailureKind::ModelFailed,
         },
         EmbedError::TooManyTokens { .. } => FailureKind::TooManyTokens,
         EmbedError::Encode { source, .. } => match source {

@@ -4,6 +4,7 @@ use std::{error::Error as _, fs, time::Duration};
 
 use engine::{
     embedder::{EmbedError, LongText},
+    encoder_spec::InputKind,
     pooling::cosine,
     text_tokenizer::TextError,
 };
@@ -26,7 +27,7 @@ fn embeddings_equal_onnxruntime() {
     let expected: Vec<Expected> =
         PEER.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let texts: Vec<&str> = expected.iter().map(|case| case.text.as_str()).collect();
-    let found = embedder().embed(&texts, LongText::Refuse).unwrap();
+    let found = embedder().embed(&texts, InputKind::Plain, LongText::Refuse).unwrap();
     let mut worst = 1.0_f32;
     for (case, found) in expected.iter().zip(found) {
         assert_eq!(found.tokens, case.tokens, "{}", case.text);
@@ -40,20 +41,24 @@ fn embeddings_equal_onnxruntime() {
 #[test]
 fn a_batch_gives_what_its_texts_give_alone() {
     let texts = ["Bonjour", "How do I install a printer?", "Bonjour"];
-    let together = embedder().embed(&texts, LongText::Cut).unwrap();
+    let together = embedder().embed(&texts, InputKind::Plain, LongText::Cut).unwrap();
     for (text, embedding) in texts.iter().zip(&together) {
-        assert_eq!(*embedding, embedder().embed_one(text).unwrap(), "{text}");
+        assert_eq!(*embedding, embedder().embed_one(text, InputKind::Plain).unwrap(), "{text}");
     }
 }
 
 #[test]
 fn texts_that_cannot_be_embedded_are_named() {
-    let embed = |text: &str| match embedder().embed(&["fine", text], LongText::Refuse) {
-        Err(reason) => {
-            format!("{reason} / {}", reason.source().map(ToString::to_string).unwrap_or_default())
-        }
-        Ok(_) => "accepted".to_owned(),
-    };
+    let embed =
+        |text: &str| match embedder().embed(&["fine", text], InputKind::Plain, LongText::Refuse) {
+            Err(reason) => {
+                format!(
+                    "{reason} / {}",
+                    reason.source().map(ToString::to_string).unwrap_or_default()
+                )
+            }
+            Ok(_) => "accepted".to_owned(),
+        };
     let megabyte = "mot ".repeat(256 * 1024);
     let cases = [
         ("", "text 1 of the request is refused / text is empty: send at least one word"),
@@ -76,13 +81,16 @@ fn texts_that_cannot_be_embedded_are_named() {
         assert_eq!(embed(text), expected);
     }
     let none: [&str; 0] = [];
-    assert!(matches!(embedder().embed(&none, LongText::Cut), Err(EmbedError::NoTexts)));
     assert!(matches!(
-        embedder().embed(&vec!["a"; 257], LongText::Cut),
+        embedder().embed(&none, InputKind::Plain, LongText::Cut),
+        Err(EmbedError::NoTexts)
+    ));
+    assert!(matches!(
+        embedder().embed(&vec!["a"; 257], InputKind::Plain, LongText::Cut),
         Err(EmbedError::TooManyTexts { texts: 257, max: 256 })
     ));
     assert!(matches!(
-        embedder().embed_one(""),
+        embedder().embed_one("", InputKind::Plain),
         Err(EmbedError::Text { at: 0, source: TextError::Empty })
     ));
 }
@@ -90,17 +98,17 @@ fn texts_that_cannot_be_embedded_are_named() {
 #[test]
 fn a_long_text_is_cut_at_the_models_length() {
     let long = "mot ".repeat(400);
-    assert_eq!(embedder().embed_one(&long).unwrap().tokens, 256);
+    assert_eq!(embedder().embed_one(&long, InputKind::Plain).unwrap().tokens, 256);
 }
 
 #[test]
 fn a_question_is_computed_within_an_interactive_budget() {
     let question = "How do I connect to the VPN from home today?";
-    embedder().embed_one(question).unwrap();
+    embedder().embed_one(question, InputKind::Plain).unwrap();
     let mut best = Duration::MAX;
     for _ in 0..20 {
         let before = computed();
-        embedder().embed_one(question).unwrap();
+        embedder().embed_one(question, InputKind::Plain).unwrap();
         best = best.min(computed() - before);
     }
     println!("one question: best of 20 {best:?} of processor time");

@@ -4,12 +4,15 @@ use std::{error::Error, fs, path::Path};
 
 use engine::{
     assistant::Decision,
+    encoder_spec::{EncoderInput, Pooling, Prefixes},
     golden::GoldenReport,
+    head::{Activation, BytesSpec, ClassificationSpec, RerankSpec},
     index::Index,
     model::Model,
     onnx_graph,
     package::{
         FAQ_FILE, GOLDEN_FILE, INDEX_FILE, MODEL_FILE, Package, SPEC_FILE, Spec, TOKENIZER_FILE,
+        Task,
     },
 };
 use protocol::digest::Digest;
@@ -169,9 +172,68 @@ fn a_description_that_asks_for_the_impossible_is_refused() {
         let refusal = parse(&good.replace(from, to));
         assert!(refusal.contains(expected), "{refusal}");
     }
+    let sections = [
+        ("task = \"embedding\"", "task = \"rerank\"", "must have [rerank] exactly when"),
+        ("pooling = \"mean\"", "pooling = \"max\"", "unknown variant `max`"),
+        ("\"token_type_ids\"", "\"bytes\"", "lists the encoder input `bytes`"),
+    ];
+    for (from, to, expected) in sections {
+        assert!(good.contains(from), "{good}");
+        let refusal = parse(&good.replace(from, to));
+        assert!(refusal.contains(expected), "{refusal}");
+    }
     assert!(
         Spec::parse(Path::new("model.toml"), b"\xff").unwrap_err().to_string().contains("UTF-8")
     );
+}
+
+#[test]
+fn a_description_is_read_as_it_was_written() {
+    let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
+    let classification =
+        ClassificationSpec { labels: labels(&["spam", "ham"]), activation: Activation::Softmax };
+    let bytes = BytesSpec {
+        beginning: 128,
+        end: 128,
+        block: 4096,
+        padding: 256,
+        least_bytes: 8,
+        labels: labels(&["png", "text"]),
+        threshold: 0.5,
+        thresholds: [("text".to_owned(), 0.75)].into(),
+        rename: [("text".to_owned(), "txt".to_owned())].into(),
+    };
+    let changes: [&dyn Fn(&mut Spec); 4] = [
+        &|spec| {
+            spec.encoder.pooling = Pooling::Last;
+            spec.encoder.prefixes =
+                Prefixes { query: "query: ".into(), passage: "passage: ".into() };
+        },
+        &|spec| {
+            (spec.task, spec.encoder.dim) = (Task::Classification, 2);
+            spec.classification = Some(classification.clone());
+        },
+        &|spec| {
+            (spec.task, spec.encoder.dim) = (Task::Rerank, 1);
+            spec.rerank = Some(RerankSpec { activation: Activation::Sigmoid });
+        },
+        &|spec| {
+            (spec.task, spec.encoder.dim) = (Task::Bytes, 2);
+            spec.encoder.inputs = vec![EncoderInput::Bytes];
+            spec.encoder.pooling = Pooling::None;
+            spec.bytes = Some(bytes.clone());
+        },
+    ];
+    for change in changes {
+        let mut written = spec();
+        change(&mut written);
+        let text = written.to_toml().unwrap();
+        assert_eq!(
+            Spec::parse(Path::new("model.toml"), text.as_bytes()).unwrap(),
+            written,
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -190,7 +252,11 @@ fn a_graph_above_its_limits_or_of_another_shape_is_refused() {
     let toml = String::from_utf8(fs::read(dir.join(SPEC_FILE)).unwrap()).unwrap();
     let cases = [
         ("nodes_max = 20000", "nodes_max = 100", "model.onnx has more than 100 nodes"),
-        ("dim = 384", "dim = 383", "has shape [1, 5, 384], model.toml says [1, 5, 383] of f32"),
+        (
+            "dim = 384",
+            "dim = 383",
+            "has shape [1, 5, 384], model.toml says [1, 5, 383] of f32 for 5 tokens",
+        ),
         (
             "output = \"last_hidden_state\"",
             "output = \"nothing\"",

@@ -12,6 +12,7 @@ use std::{
 use engine::{
     assistant::Decision,
     embedder::LongText,
+    encoder_spec::InputKind,
     golden::GoldenReport,
     pooling::cosine,
     worker::{
@@ -126,7 +127,7 @@ fn a_worker_serves_from_hello_to_bye() {
     };
     let vectors = found.vectors();
     assert_eq!((vectors.len(), found.tokens.as_slice()), (2, [5, 3].as_slice()));
-    let alone = embedder().embed_one("Bonjour").unwrap().vector;
+    let alone = embedder().embed_one("Bonjour", InputKind::Plain).unwrap().vector;
     assert!(cosine(&vectors[0], &alone) > 0.999_999);
 
     let Reply::Answer(answer) = client.call(ask("I forgot my password")).unwrap() else {
