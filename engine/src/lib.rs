@@ -11,6 +11,7 @@
 //! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
+//! - [`kernels`]: the arithmetic of encoders on the CPU
 //! - [`pulse`]: how a thread says that it gets on; [`cause`]: an error on one line; [`adapter`]: what the machine computes on; [`worker`]: the process that owns the models
 
 pub mod adapter;
@@ -25,6 +26,7 @@ pub mod faq;
 pub mod golden;
 pub mod head;
 pub mod index;
+pub mod kernels;
 pub mod model;
 pub mod onnx_graph;
 pub mod pack;

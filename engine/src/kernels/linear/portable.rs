@@ -1,0 +1,84 @@
+//! The tiles without special instructions, 16 columns wide. They define what the other forms compute.
+
+use crate::kernels::linear::{
+    packed::{BLOCK, Bits, BlockPanel},
+    panels::FloatTile,
+};
+
+const LANES: usize = 16;
+/// `k` of a step.
+const GROUP: usize = 2;
+
+pub(in crate::kernels) fn blocks(
+    panel: BlockPanel<'_>,
+    codes: &[i16],
+    scales: &[f32],
+    starts: &[i32],
+    out: &mut [f32],
+) {
+    let k = panel.blocks * BLOCK;
+    let block_bytes = panel.bits.bytes(BLOCK * LANES);
+    let rows = out.chunks_exact_mut(LANES).zip(codes.chunks_exact(k));
+    let rows = rows.zip(scales.chunks_exact(panel.blocks).zip(starts.chunks_exact(panel.blocks)));
+    for ((out, codes), (scales, starts)) in rows {
+        out.fill(0.0);
+        for (block, codes) in codes.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let weights = &panel.codes[block * block_bytes..][..block_bytes];
+            let mut sums = [starts[block]; LANES];
+            match panel.bits {
+                Bits::Eight => eight(weights, codes, &mut sums),
+                Bits::Four => four(weights, codes, &mut sums),
+            }
+            let weight_scales = &panel.scales[block * LANES..][..LANES];
+            for ((out, sum), scale) in out.iter_mut().zip(sums).zip(weight_scales) {
+                #[expect(clippy::cast_precision_loss, reason = "sums of a block are below 2^24")]
+                let sum = sum as f32;
+                *out = sum.mul_add(scales[block] * scale, *out);
+            }
+        }
+    }
+}
+
+/// Adds products of bytes: `sums[lane] += Σ codes[k] · weights[k][lane]`.
+fn eight(weights: &[u8], codes: &[i16], sums: &mut [i32; LANES]) {
+    for (weights, codes) in weights.chunks_exact(LANES * GROUP).zip(codes.as_chunks::<GROUP>().0) {
+        for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<GROUP>().0) {
+            let pair = i32::from(codes[0]) * i32::from(weights[0])
+                + i32::from(codes[1]) * i32::from(weights[1]);
+            *sum = sum.wrapping_add(pair);
+        }
+    }
+}
+
+fn four(weights: &[u8], codes: &[i16; BLOCK], sums: &mut [i32; LANES]) {
+    for (weights, codes) in weights.chunks_exact(LANES * GROUP).zip(codes.as_chunks::<4>().0) {
+        for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<GROUP>().0) {
+            *sum += i32::from(codes[0]) * i32::from(weights[0] & 15)
+                + i32::from(codes[1]) * i32::from(weights[1] & 15)
+                + i32::from(codes[2]) * i32::from(weights[0] >> 4)
+                + i32::from(codes[3]) * i32::from(weights[1] >> 4);
+        }
+    }
+}
+
+pub(in crate::kernels) fn sums(panel: &[u8], codes: &[i16], out: &mut [i32]) {
+    let k = panel.len() / LANES;
+    for (out, codes) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(codes.chunks_exact(k)) {
+        *out = [0; LANES];
+        eight(panel, codes, out);
+    }
+}
+
+pub(in crate::kernels) fn floats(tile: FloatTile<'_>, out: &mut [f32]) {
+    let panel = tile.panel.as_chunks::<LANES>().0;
+    for row in 0..tile.rows {
+        let input = &tile.input.data[row * tile.input.stride..];
+        let mut totals = [0.0_f32; LANES];
+        for (weights, x) in panel.iter().zip(input) {
+            for (total, weight) in totals.iter_mut().zip(weights) {
+                *total = x.mul_add(*weight, *total);
+            }
+        }
+        out[row * tile.out_stride..][..LANES].copy_from_slice(&totals);
+    }
+}
