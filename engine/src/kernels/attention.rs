@@ -145,7 +145,10 @@ impl Head<'_> {
                 tile::floats(isa, panel, queries.from(row, 0), count, scores, padded);
             }
             let scores = &mut scores[..count * padded];
-            soft_rows(isa, scores, padded, self.length, scale, &mut sums);
+            for row in scores.chunks_exact_mut(padded) {
+                row[self.length..].fill(f32::NEG_INFINITY);
+            }
+            exponentials(isa, scores, padded, scale, &mut sums[..count]);
             let weights = Strided { data: scores, stride: padded };
             for (at, panel) in self.values.chunks_exact(self.length * lanes).enumerate() {
                 let tile = &mut space[..count * lanes];
@@ -154,22 +157,6 @@ impl Head<'_> {
                 let out = &mut out[row * stride + at * lanes..];
                 divide_rows(isa, tile, lanes, width, &sums, out, stride);
             }
-        }
-    }
-}
-
-for_each_isa! {
-    /// Replaces the first `length` scores of each row by their exponentials, and notes the sum of each row.
-    fn soft_rows(
-        isa: Isa,
-        scores: &mut [f32],
-        stride: usize,
-        length: usize,
-        scale: f32,
-        sums: &mut [f32; 16],
-    ) {
-        for (row, sum) in scores.chunks_exact_mut(stride).zip(sums) {
-            *sum = exponentials(&mut row[..length], scale);
         }
     }
 }

@@ -27,8 +27,15 @@ const LN_2_LOW: f32 = -0.000_212_194_44;
 /// eˣ, relative error ≤ 2e-7; 0 below -87.3, infinite above 88.37, NaN for NaN.
 #[inline(always)]
 pub(in crate::kernels) fn exp(x: f32) -> f32 {
+    let bounded = if x > EXP_HIGH { EXP_HIGH } else { x };
+    let value = exp_of_negative(bounded);
+    if x > EXP_HIGH { f32::INFINITY } else { value }
+}
+
+/// [`exp`] of a number that is not above [`EXP_HIGH`].
+#[inline(always)]
+pub(in crate::kernels) fn exp_of_negative(x: f32) -> f32 {
     let bounded = if x < EXP_LOW { EXP_LOW } else { x };
-    let bounded = if bounded > EXP_HIGH { EXP_HIGH } else { bounded };
     let shifted = bounded.mul_add(std::f32::consts::LOG2_E, ROUND);
     let exponent = shifted - ROUND;
     let r = exponent.mul_add(-LN_2_HIGH, bounded);
@@ -36,9 +43,7 @@ pub(in crate::kernels) fn exp(x: f32) -> f32 {
     let tail = polynomial(&EXP_P, r);
     let mantissa = (r * r).mul_add(tail, r) + 1.0;
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    let value = mantissa * power;
-    let value = if x > EXP_HIGH { f32::INFINITY } else { value };
-    if x < EXP_LOW { 0.0 } else { value }
+    if x < EXP_LOW { 0.0 } else { mantissa * power }
 }
 
 /// erf(x/√2), absolute error ≤ 4e-7; exactly ±1 beyond ±5.5, NaN for NaN.

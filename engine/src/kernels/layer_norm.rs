@@ -2,10 +2,8 @@
 
 use crate::kernels::{
     isa::{Isa, for_each_isa},
-    softmax::folded,
+    lanes::{squares_around, sum},
 };
-
-const LANES: usize = 16;
 
 /// What a normalisation learnt.
 #[derive(Clone, Copy, Debug)]
@@ -46,33 +44,20 @@ for_each_isa! {
     }
 }
 
-for_each_isa! {
-    fn normalize_rows(isa: Isa, rows: &mut [f32], norm: Norm<'_>) {
-        let width = norm.gamma.len();
-        let count = width as f32;
-        for row in rows.chunks_exact_mut(width) {
-            let mean = sum(row, |value| value) / count;
-            let variance = sum(row, |value| (value - mean) * (value - mean)) / count;
-            let inverse = 1.0 / (variance + norm.epsilon).sqrt();
-            for ((value, gamma), beta) in row.iter_mut().zip(norm.gamma).zip(norm.beta) {
-                *value = ((*value - mean) * inverse).mul_add(*gamma, *beta);
-            }
-        }
+fn normalize_rows(isa: Isa, rows: &mut [f32], norm: Norm<'_>) {
+    let count = norm.gamma.len() as f32;
+    for row in rows.chunks_exact_mut(norm.gamma.len()) {
+        let mean = sum(isa, row) / count;
+        let variance = squares_around(isa, row, mean) / count;
+        let inverse = 1.0 / (variance + norm.epsilon).sqrt();
+        shift_and_scale(isa, row, mean, inverse, norm);
     }
 }
 
-#[inline(always)]
-fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let mut sums = [0_f32; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (value, sum) in chunk.iter().zip(&mut sums) {
-            *sum += term(*value);
+for_each_isa! {
+    fn shift_and_scale(isa: Isa, row: &mut [f32], mean: f32, inverse: f32, norm: Norm<'_>) {
+        for ((value, gamma), beta) in row.iter_mut().zip(norm.gamma).zip(norm.beta) {
+            *value = ((*value - mean) * inverse).mul_add(*gamma, *beta);
         }
     }
-    for (value, sum) in rest.iter().zip(&mut sums) {
-        *sum += term(*value);
-    }
-    folded(sums)
 }

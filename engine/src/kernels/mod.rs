@@ -10,8 +10,9 @@
 //!
 //! # Layout
 //! - [`isa`]: which form a machine can run, and how one body is compiled for each; [`threads`]: how one call is split
-//! - [`aligned`], [`scratch`]: memory; [`elementary`]: exp, erf and tanh of one number
+//! - [`aligned`], [`scratch`]: memory; [`elementary`]: exp, erf and tanh of one number; [`lanes`]: sums along a row
 //! - [`linear`]: products with weights that are packed once; [`quantize`]: what they do to their input first
+//! - [`peak`]: what the machine does at most, to measure kernels by
 //! - [`attention`], [`layer_norm`], [`softmax`], [`gelu`], [`embedding`], [`pooling`]: the rest of an encoder
 
 pub mod aligned;
@@ -20,8 +21,10 @@ pub mod elementary;
 pub mod embedding;
 pub mod gelu;
 pub mod isa;
+pub mod lanes;
 pub mod layer_norm;
 pub mod linear;
+pub mod peak;
 pub mod pooling;
 pub mod quantize;
 pub mod scratch;
