@@ -201,6 +201,14 @@ impl Embedder {
         allowed(at, self.tokenizer.tokens(self.prefixes.of(kind), text), long)
     }
 
+    /// The tokens of the question of an assistant, cut when it is long.
+    ///
+    /// # Errors
+    /// The question is refused.
+    pub fn question(&self, text: &str) -> Result<TokenSequence, EmbedError> {
+        self.tokens(0, text, self.question_kind(), LongText::Cut)
+    }
+
     /// The tokens of pair `at` of a request.
     ///
     /// # Errors

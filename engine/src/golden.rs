@@ -2,7 +2,9 @@
 //! this machine, within its time budget, does not serve.
 //!
 //! `golden.json`: `{"schema": 1, "embeddings": [{"text": "…", "vector": [384 numbers]}, …], "answers": [{"text": "…",
-//! "lang": "fr", "expect": "vpn-connect.fr"}, {"text": "…", "expect": null}]}`; `expect: null` is an abstention.
+//! "lang": "fr", "expect": "vpn-connect.fr"}, {"text": "…", "expect": null}]}`; `expect: null` is an abstention. A model
+//! that gives scores has `"scores": [{"input": {"text": "…"}, "scores": [0.1, …]}, …]` instead, with `{"pair": ["…", "…"]}`
+//! or `{"bytes": [0, 255, …]}` as input.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,7 @@ use crate::{
     cause::chain,
     embedder::{EmbedError, Embedder},
     encoder_spec::InputKind,
-    package::GoldenSpec,
+    package::{GoldenSpec, Task},
     pooling::cosine,
 };
 
@@ -28,11 +30,47 @@ pub const FAILURES_NAMED_MAX: usize = 16;
 pub struct GoldenSet {
     /// Version of this format: [`SCHEMA`].
     pub schema: u32,
-    /// Texts with the embedding expected.
+    /// Texts with the embedding expected; empty for a model that gives scores.
+    #[serde(default)]
     pub embeddings: Vec<GoldenEmbedding>,
     /// Questions with the answer expected; empty for a model that is no assistant.
     #[serde(default)]
     pub answers: Vec<GoldenAnswer>,
+    /// Inputs with the scores expected; empty for a model that gives none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<GoldenScores>,
+}
+
+/// An input with the scores expected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenScores {
+    /// The input.
+    pub input: GoldenInput,
+    /// The scores.
+    pub scores: Vec<f32>,
+}
+
+/// What a model that gives scores is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GoldenInput {
+    /// A text.
+    Text(String),
+    /// Two texts that belong together.
+    Pair(String, String),
+    /// A whole file.
+    Bytes(Vec<u8>),
+}
+
+/// What of a model is tried.
+pub struct Parts<'a> {
+    /// Makes embeddings.
+    pub embedder: Option<&'a Embedder>,
+    /// Answers.
+    pub assistant: Option<&'a Assistant>,
+    /// Gives scores, or says why not.
+    pub scores: &'a dyn Fn(&GoldenInput) -> Result<Vec<f32>, String>,
 }
 
 /// A text with the embedding expected.
@@ -96,6 +134,14 @@ pub enum GoldenError {
     /// It expects answers of a model that gives none.
     #[error("golden set expects answers, the model is no assistant")]
     NotAnAssistant,
+    /// It expects other things than the model gives.
+    #[error(
+        "golden set must expect {wanted} of such a model: pack the model again with `socle model pack`"
+    )]
+    Task {
+        /// What it should expect.
+        wanted: &'static str,
+    },
     /// An input has no embedding to expect.
     #[error("computing what to expect for `{text}`")]
     Build {
@@ -120,11 +166,46 @@ impl GoldenSet {
     /// It is not one, is empty or too large.
     pub fn parse(json: &[u8]) -> Result<Self, GoldenError> {
         let set: Self = serde_json::from_slice(json).map_err(GoldenError::Parse)?;
-        let cases = set.embeddings.len() + set.answers.len();
-        if set.schema == SCHEMA && !set.embeddings.is_empty() && cases <= CASES_MAX {
+        let cases = set.embeddings.len() + set.answers.len() + set.scores.len();
+        if set.schema == SCHEMA && (1..=CASES_MAX).contains(&cases) {
             Ok(set)
         } else {
             Err(GoldenError::Shape { schema: set.schema, cases })
+        }
+    }
+
+    /// Whether it tries what a model of `task` does.
+    ///
+    /// # Errors
+    /// It tries something else, or not that.
+    pub fn check_task(&self, task: Task) -> Result<(), GoldenError> {
+        let (embeddings, answers, scores) =
+            (!self.embeddings.is_empty(), !self.answers.is_empty(), !self.scores.is_empty());
+        match task {
+            Task::Embedding if answers => Err(GoldenError::NotAnAssistant),
+            Task::Embedding | Task::Assistant if scores || !embeddings => {
+                Err(GoldenError::Task { wanted: "embeddings" })
+            }
+            Task::Classification | Task::Rerank | Task::Bytes
+                if embeddings || answers || !scores =>
+            {
+                Err(GoldenError::Task { wanted: "scores" })
+            }
+            Task::Embedding
+            | Task::Assistant
+            | Task::Classification
+            | Task::Rerank
+            | Task::Bytes => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for GoldenInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Pair(first, second) => write!(f, "{first} | {second}"),
+            Self::Bytes(file) => write!(f, "file of {} bytes", file.len()),
         }
     }
 }
@@ -155,7 +236,7 @@ pub fn expect_embeddings<T: AsRef<str>>(
 /// # Errors
 /// The set expects answers and there is no assistant; any other misbehaviour is a failure in the report.
 pub fn check(
-    (embedder, assistant): (&Embedder, Option<&Assistant>),
+    parts: &Parts<'_>,
     set: &GoldenSet,
     spec: &GoldenSpec,
     now_us: impl Fn() -> u64,
@@ -167,6 +248,14 @@ pub fn check(
         slowest_us: 0,
         failures: Vec::new(),
     };
+    for case in &set.scores {
+        let before = now_us();
+        let got = (parts.scores)(&case.input);
+        let took_us = now_us().saturating_sub(before);
+        let verdict = got.and_then(|got| close(&got, &case.scores, spec.score_error_max));
+        report.add(&case.input.to_string(), took_us, spec, verdict);
+    }
+    let Some(embedder) = parts.embedder else { return Ok(report) };
     for case in &set.embeddings {
         let before = now_us();
         let got = embedder.embed_one(&case.text, case.kind);
@@ -190,7 +279,7 @@ pub fn check(
         report.add(&case.text, took_us, spec, verdict);
     }
     for case in &set.answers {
-        let assistant = assistant.ok_or(GoldenError::NotAnAssistant)?;
+        let assistant = parts.assistant.ok_or(GoldenError::NotAnAssistant)?;
         let before = now_us();
         let got = embedder.embed_one(&case.text, embedder.question_kind());
         let verdict = got.map_err(|reason| chain(&reason)).and_then(|question| {
@@ -210,6 +299,17 @@ pub fn check(
         report.add(&case.text, now_us().saturating_sub(before), spec, verdict);
     }
     Ok(report)
+}
+
+fn close(got: &[f32], expected: &[f32], error_max: f32) -> Result<(), String> {
+    if got.len() != expected.len() {
+        return Err(format!("{} scores given, {} expected", got.len(), expected.len()));
+    }
+    let errors = got.iter().zip(expected).map(|(got, expected)| (got - expected).abs());
+    match errors.clone().find(|error| error.is_nan() || *error > error_max) {
+        None => Ok(()),
+        Some(error) => Err(format!("a score is {error:.4} off, most allowed {error_max}")),
+    }
 }
 
 impl GoldenReport {

@@ -7,7 +7,8 @@
 //! # Layout
 //! - [`package`]: a model package on disk, its `model.toml`; [`faq`], [`index`]: the files of the FAQ assistant
 //! - [`text_tokenizer`] → [`sequence`] → [`encoder`] (described by [`encoder_spec`], fed by [`onnx_graph`], pooled by
-//!   [`pooling`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean
+//!   [`pooling`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean;
+//!   [`bytes_model`]: a model of a fixed shape
 //! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
@@ -17,6 +18,7 @@
 pub mod adapter;
 pub mod assistant;
 pub mod batcher;
+pub mod bytes_model;
 pub mod calibrate;
 pub mod cause;
 pub mod embedder;

@@ -119,7 +119,7 @@ pub fn pack(recipe: &Recipe<'_>, progress: impl FnMut(usize, usize)) -> Result<P
                     embeddings.iter().map(|case| answer_now(assistant, &case.text, &case.vector));
                 given.collect()
             });
-            let set = GoldenSet { schema: golden::SCHEMA, embeddings, answers };
+            let set = GoldenSet { schema: golden::SCHEMA, embeddings, answers, scores: Vec::new() };
             serde_json::to_vec(&set).map_err(PackError::GoldenJson)?
         }
     };

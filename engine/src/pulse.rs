@@ -4,7 +4,7 @@
 //! nothing. [`crate::worker::hang`] listens.
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -34,14 +34,17 @@ pub struct Beat {
     pub allowed_ms: u64,
 }
 
-/// While it lives, the work of this thread has no bound.
+/// While it lives, the work of this thread has another bound, or none.
 #[derive(Debug)]
-pub struct Unbounded {
+pub struct Otherwise {
     before_ms: u64,
+    before_whole: bool,
 }
 
 thread_local! {
     static OWN: OnceCell<Arc<Pulse>> = const { OnceCell::new() };
+    /// Whether the bound is of all that follows together: then no piece of it begins another one.
+    static WHOLE: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Pulse {
@@ -71,7 +74,7 @@ pub fn step(tokens: usize) {
     let tokens = u64::try_from(tokens).unwrap_or(u64::MAX);
     tell(|pulse| {
         // Work without a bound stays so, whatever it is made of.
-        if pulse.allowed_ms.load(Ordering::Acquire) > 0 {
+        if pulse.allowed_ms.load(Ordering::Acquire) > 0 && !WHOLE.get() {
             pulse.begin(STEP_MS.saturating_add(TOKEN_MS.saturating_mul(tokens)));
         }
     });
@@ -87,19 +90,31 @@ pub fn end() {
     tell(|pulse| pulse.begin(0));
 }
 
-/// What follows may take any time, as loading a model does.
-pub fn unbounded() -> Unbounded {
-    let mut before_ms = 0;
-    tell(|pulse| {
-        before_ms = pulse.allowed_ms.load(Ordering::Acquire);
-        pulse.begin(0);
-    });
-    Unbounded { before_ms }
+/// What follows may take any time, as asking a driver does.
+pub fn unbounded() -> Otherwise {
+    otherwise(0)
 }
 
-impl Drop for Unbounded {
+/// What follows may take `allowed_ms` as a whole, whatever it is made of, as loading a model does.
+pub fn at_most(allowed_ms: u64) -> Otherwise {
+    let before = otherwise(allowed_ms.max(1));
+    WHOLE.set(true);
+    before
+}
+
+fn otherwise(allowed_ms: u64) -> Otherwise {
+    let (mut before_ms, before_whole) = (0, WHOLE.replace(false));
+    tell(|pulse| {
+        before_ms = pulse.allowed_ms.load(Ordering::Acquire);
+        pulse.begin(allowed_ms);
+    });
+    Otherwise { before_ms, before_whole }
+}
+
+impl Drop for Otherwise {
     fn drop(&mut self) {
         let before_ms = self.before_ms;
+        WHOLE.set(self.before_whole);
         tell(|pulse| pulse.begin(before_ms));
     }
 }
@@ -117,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_piece_is_bounded_by_its_tokens_and_loading_is_not() {
+    fn a_piece_is_bounded_by_its_tokens_and_loading_as_a_whole() {
         let pulse = Arc::new(Pulse::default());
         let own = Arc::clone(&pulse);
         let allowed = move || own.beat().map(|beat| beat.allowed_ms);
@@ -135,6 +150,13 @@ mod tests {
                 assert_eq!(allowed(), None);
             }
             assert_eq!(allowed(), Some(STEP_MS + 256 * TOKEN_MS));
+            {
+                let _loading = at_most(60_000);
+                step(5);
+                assert_eq!(allowed(), Some(60_000), "pieces are within the whole");
+            }
+            step(1);
+            assert_eq!(allowed(), Some(STEP_MS + TOKEN_MS));
             end();
             assert_eq!(allowed(), None);
         })

@@ -63,7 +63,7 @@ pub async fn run(keeper: Keeper, mut stop: watch::Receiver<bool>) {
     loop {
         keeper.beat.tick();
         let tended = tokio::select! {
-            tended = tend(&keeper) => tended,
+            tended = tend(&keeper, last_pid) => tended,
             () = stopped(&mut stop) => break,
         };
         let pause = match tended {
@@ -83,14 +83,17 @@ pub async fn run(keeper: Keeper, mut stop: watch::Receiver<bool>) {
         };
         tokio::select! {
             () = time::sleep(pause) => {}
+            // The next one is started at once, and loaded before anybody asks for it.
+            () = keeper.worker.gone(), if pause == WELL => {}
             () = stopped(&mut stop) => break,
         }
     }
     keeper.beat.end();
 }
 
-/// One look: who is there, with every model loaded.
-async fn tend(keeper: &Keeper) -> Result<WorkerInfo, Unwell> {
+/// One look: who is there, with every model loaded that fits. `known` is the worker that was so already: which models
+/// it holds since then is its own affair.
+async fn tend(keeper: &Keeper, known: Option<u32>) -> Result<WorkerInfo, Unwell> {
     let worker = &keeper.worker;
     let info = worker.hello(GREETING_MAX).await?;
     if let Some(broken) = info.broken.first() {
@@ -99,9 +102,11 @@ async fn tend(keeper: &Keeper) -> Result<WorkerInfo, Unwell> {
     if info.models.is_empty() {
         return Err(Unwell::NoModel);
     }
-    let waiting = info.models.iter().filter(|model| model.state == ModelState::OnDisk);
-    let waiting: Vec<String> = waiting.map(|model| model.name.clone()).collect();
-    if waiting.is_empty() {
+    let waiting =
+        info.models.iter().filter(|model| model.preload && model.state != ModelState::Loaded);
+    let waiting: Vec<String> =
+        waiting.map(|model| format!("{}@{}", model.name, model.version)).collect();
+    if waiting.is_empty() || known == Some(info.pid) {
         return Ok(info);
     }
     for model in &waiting {

@@ -292,6 +292,8 @@ mod tests {
             release: Some(release()),
             pid: 1,
             device: "cpu".into(),
+            threads: 1,
+            memory_bytes: 1 << 30,
             models: Vec::new(),
             broken: Vec::new(),
         };

@@ -335,6 +335,11 @@ fn unexpected(wanted: &str, reply: &Reply) -> String {
         | Reply::Golden(_)
         | Reply::Embeddings(_)
         | Reply::Answer(_)
+        | Reply::Scores(_)
+        | Reply::Tokens(_)
+        | Reply::Texts(_)
+        | Reply::Statistics(_)
+        | Reply::Unloaded
         | Reply::Pong
         | Reply::Bye => format!("expected {wanted}, the worker answered something else"),
     }

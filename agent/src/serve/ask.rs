@@ -10,7 +10,7 @@ use axum::{
 use engine::{
     assistant::Decision,
     package::Task,
-    worker::message::{AnswerInfo, ModelInfo},
+    worker::message::{AnswerInfo, ModelInfo, Terms},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -73,8 +73,10 @@ async fn answer(
         Some(name) => context.model(name).await?,
         None => first_assistant(context.models().await?)?,
     };
-    let info =
-        context.worker()?.answer(&model.name, question.question, question.lang, CALL_MAX).await?;
+    let info = context
+        .worker()?
+        .answer(&model.name, question.question, question.lang, Terms::default(), CALL_MAX)
+        .await?;
     match info.decision {
         Decision::Answered => context.metrics.answered.inc(),
         Decision::Abstained => context.metrics.abstained.inc(),

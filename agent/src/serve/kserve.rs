@@ -7,7 +7,11 @@ use axum::{
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
-use engine::{embedder::LongText, worker::message::ModelInfo};
+use engine::{
+    embedder::LongText,
+    encoder_spec::InputKind,
+    worker::message::{ModelInfo, Terms},
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -94,7 +98,10 @@ async fn infer_by(
     let id = request.id.take();
     let long = if request.truncate()? { LongText::Cut } else { LongText::Refuse };
     let texts = request.texts(&model.name)?;
-    let embeddings = context.worker()?.embed(&model.name, texts, long, CALL_MAX).await?;
+    let embeddings = context
+        .worker()?
+        .embed(&model.name, texts, long, InputKind::Plain, Terms::default(), CALL_MAX)
+        .await?;
     context.metrics.texts.inc_by(embeddings.tokens.len() as u64);
     context.metrics.tokens.inc_by(embeddings.tokens.iter().copied().map(u64::from).sum());
     Ok(tensor::response(id, model, &embeddings))

@@ -10,7 +10,8 @@ use axum::{
 use data_encoding::BASE64;
 use engine::{
     embedder::LongText,
-    worker::message::{Embeddings, ModelInfo},
+    encoder_spec::InputKind,
+    worker::message::{Embeddings, ModelInfo, Terms},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -105,8 +106,10 @@ async fn embed(context: &Context, request: Request<Body>) -> Result<EmbeddingsRe
         );
         return Err(Refused::bad("dimensions", message));
     }
-    let embeddings =
-        context.worker()?.embed(&model.name, texts, LongText::Refuse, CALL_MAX).await?;
+    let embeddings = context
+        .worker()?
+        .embed(&model.name, texts, LongText::Refuse, InputKind::Plain, Terms::default(), CALL_MAX)
+        .await?;
     let tokens: u64 = embeddings.tokens.iter().copied().map(u64::from).sum();
     context.metrics.texts.inc_by(embeddings.tokens.len() as u64);
     context.metrics.tokens.inc_by(tokens);
@@ -213,6 +216,7 @@ mod tests {
             rows: Blob::from(bytes.clone()),
             tokens: vec![3, 4],
             compute_us: 1,
+            queue_us: 0,
         };
         let floats = rows(&embeddings, Encoding::Float);
         assert_eq!(floats[1].embedding, Numbers::Float(vec![3.0, 1e-20]));

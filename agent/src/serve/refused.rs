@@ -96,7 +96,7 @@ impl From<CallError> for Refused {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Failed(failure) => Self::from(failure),
-            CallError::Busy(_) => too_many(error.to_string()),
+            CallError::Busy(_) => too_many(error.to_string(), 1),
             CallError::TimedOut(_) => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", error.to_string())
             }
@@ -116,7 +116,7 @@ impl From<CallError> for Refused {
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
-        let Failure { kind, message } = failure;
+        let Failure { kind, message, retry_after_ms } = failure;
         match kind {
             FailureKind::UnknownModel => {
                 Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
@@ -131,7 +131,14 @@ impl From<Failure> for Refused {
             FailureKind::TooLarge => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "response_too_large", message)
             }
-            FailureKind::Overloaded => too_many(message),
+            FailureKind::Overloaded => {
+                too_many(message, retry_after_ms.unwrap_or(1).div_ceil(1_000).max(1))
+            }
+            FailureKind::Expired => Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message),
+            FailureKind::NoMemory => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_memory", message)
+            }
+            FailureKind::BadInput => Self::bad("bad_input", message),
             FailureKind::Stopping => Self::unavailable("worker_stopping", message),
             FailureKind::BadFrame | FailureKind::CannotLoad | FailureKind::ModelFailed => {
                 Self::internal(&message)
@@ -140,9 +147,9 @@ impl From<Failure> for Refused {
     }
 }
 
-fn too_many(message: String) -> Refused {
+fn too_many(message: String, seconds: u32) -> Refused {
     Refused {
-        retry_after_s: Some(1),
+        retry_after_s: Some(seconds),
         ..Refused::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", message)
     }
 }
@@ -164,8 +171,7 @@ mod tests {
 
     #[test]
     fn what_went_wrong_inside_stays_inside() {
-        let failure =
-            Failure { kind: FailureKind::ModelFailed, message: "tensor 7 of /secret/path".into() };
+        let failure = Failure::new(FailureKind::ModelFailed, "tensor 7 of /secret/path");
         let refused = Refused::from(failure);
         assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!refused.message.contains("secret"), "{}", refused.message);
@@ -173,6 +179,12 @@ mod tests {
 
     #[test]
     fn a_full_queue_says_when_to_come_back() {
+        let failure = Failure {
+            retry_after_ms: Some(2_400),
+            ..Failure::new(FailureKind::Overloaded, "full")
+        };
+        let response = Refused::from(failure).into_response(Dialect::Kserve);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "3");
         let response = Refused::from(CallError::Busy(64)).into_response(Dialect::Kserve);
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");

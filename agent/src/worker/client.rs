@@ -8,9 +8,12 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use engine::{
     embedder::LongText,
+    encoder_spec::InputKind,
     golden::GoldenReport,
+    text_tokenizer::{Special, Tokens},
     worker::message::{
-        AnswerInfo, Call, Embeddings, Failure, FailureKind, LoadedInfo, PROTOCOL, Reply, WorkerInfo,
+        AnswerInfo, BytesInput, Call, Embeddings, Failure, FailureKind, LoadedInfo, PROTOCOL,
+        Reply, Scores, Scoring, Terms, TextInput, WorkerInfo, WorkerStatistics,
     },
 };
 use protocol::digest::Digest;
@@ -21,8 +24,9 @@ use tokio::{
 
 use crate::worker::{call_error::CallError, connection::Connection};
 
-/// Most calls under way at once; it is what the worker's own queue may hold at least.
-pub const IN_FLIGHT_MAX: usize = 64;
+/// Most calls under way at once: more than the worker's own queue may hold, so that it is the worker that says when to
+/// come back.
+pub const IN_FLIGHT_MAX: usize = 1_536;
 /// Pause before connecting again to a worker that is ending.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for a new connection's greeting: a started worker has to verify its slot first.
@@ -120,11 +124,12 @@ impl WorkerClient {
         model: &str,
         texts: Vec<String>,
         long: LongText,
+        kind: InputKind,
+        terms: Terms,
         within: Duration,
     ) -> Result<Embeddings, CallError> {
-        let Reply::Embeddings(embeddings) =
-            self.ask(Call::Embed { model: model.into(), texts, long }, within).await?
-        else {
+        let call = Call::Embed { model: model.into(), texts, long, kind, terms };
+        let Reply::Embeddings(embeddings) = self.ask(call, within).await? else {
             return Err(CallError::Mismatch { what: "embed" });
         };
         Ok(embeddings)
@@ -139,14 +144,119 @@ impl WorkerClient {
         model: &str,
         text: String,
         lang: Option<String>,
+        terms: Terms,
         within: Duration,
     ) -> Result<AnswerInfo, CallError> {
-        let Reply::Answer(answer) =
-            self.ask(Call::Ask { model: model.into(), text, lang }, within).await?
-        else {
+        let call = Call::Ask { model: model.into(), text, lang, terms };
+        let Reply::Answer(answer) = self.ask(call, within).await? else {
             return Err(CallError::Mismatch { what: "ask" });
         };
         Ok(answer)
+    }
+
+    /// A score for each label of a classifier, for each of `inputs`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn classify(
+        &self,
+        model: &str,
+        inputs: Vec<TextInput>,
+        (long, scoring): (LongText, Scoring),
+        terms: Terms,
+        within: Duration,
+    ) -> Result<Scores, CallError> {
+        let model = model.into();
+        self.scores(Call::Classify { model, inputs, long, scoring, terms }, within).await
+    }
+
+    /// How relevant each of the documents is to the query.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn rerank(
+        &self,
+        model: &str,
+        (query, documents): (String, Vec<String>),
+        (long, scoring): (LongText, Scoring),
+        terms: Terms,
+        within: Duration,
+    ) -> Result<Scores, CallError> {
+        let model = model.into();
+        self.scores(Call::Rerank { model, query, documents, long, scoring, terms }, within).await
+    }
+
+    /// A score for each label of a model of bytes, for each file of `input`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn bytes(
+        &self,
+        model: &str,
+        input: BytesInput,
+        terms: Terms,
+        within: Duration,
+    ) -> Result<Scores, CallError> {
+        self.scores(Call::Bytes { model: model.into(), input, terms }, within).await
+    }
+
+    /// How `texts` are read by a model.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn tokenize(
+        &self,
+        model: &str,
+        texts: Vec<String>,
+        special: Special,
+        within: Duration,
+    ) -> Result<Vec<Tokens>, CallError> {
+        let call = Call::Tokenize { model: model.into(), texts, special };
+        let Reply::Tokens(tokens) = self.ask(call, within).await? else {
+            return Err(CallError::Mismatch { what: "tokenize" });
+        };
+        Ok(tokens)
+    }
+
+    /// The texts that `ids` stand for.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn decode(
+        &self,
+        model: &str,
+        ids: Vec<Vec<u32>>,
+        special: Special,
+        within: Duration,
+    ) -> Result<Vec<String>, CallError> {
+        let call = Call::Decode { model: model.into(), ids, special };
+        let Reply::Texts(texts) = self.ask(call, within).await? else {
+            return Err(CallError::Mismatch { what: "decode" });
+        };
+        Ok(texts)
+    }
+
+    /// What the worker did so far.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn statistics(&self, within: Duration) -> Result<WorkerStatistics, CallError> {
+        let Reply::Statistics(statistics) = self.ask(Call::Statistics, within).await? else {
+            return Err(CallError::Mismatch { what: "statistics" });
+        };
+        Ok(statistics)
+    }
+
+    /// Has the worker forget a model until its next use.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn unload(&self, model: &str, within: Duration) -> Result<(), CallError> {
+        if self.ask(Call::Unload { model: model.into() }, within).await? == Reply::Unloaded {
+            Ok(())
+        } else {
+            Err(CallError::Mismatch { what: "unload" })
+        }
     }
 
     /// Whether the worker is there.
@@ -158,6 +268,16 @@ impl WorkerClient {
             Ok(())
         } else {
             Err(CallError::Mismatch { what: "ping" })
+        }
+    }
+
+    /// Returns when the current connection is lost, which is when the worker has ended; waits for ever when there is none.
+    pub async fn gone(&self) {
+        let current =
+            self.connection.lock().await.as_ref().map(|greeted| Arc::clone(&greeted.connection));
+        match current {
+            Some(connection) => connection.lost().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -181,18 +301,33 @@ impl WorkerClient {
     /// See [`CallError`]; a reply [`Reply::Failed`] is [`CallError::Failed`].
     pub async fn ask(&self, call: Call, within: Duration) -> Result<Reply, CallError> {
         let permit = match call {
-            Call::Embed { .. } | Call::Ask { .. } => {
+            Call::Embed { .. }
+            | Call::Ask { .. }
+            | Call::Classify { .. }
+            | Call::Rerank { .. }
+            | Call::Bytes { .. }
+            | Call::Tokenize { .. }
+            | Call::Decode { .. } => {
                 Some(self.permits.try_acquire().map_err(|_| CallError::Busy(IN_FLIGHT_MAX))?)
             }
             Call::Hello { .. }
             | Call::Load { .. }
             | Call::Golden { .. }
+            | Call::Unload { .. }
+            | Call::Statistics
             | Call::Ping
             | Call::Shutdown => None,
         };
         let reply = limited(within, self.ask_twice(call)).await;
         drop(permit);
         done(reply?)
+    }
+
+    async fn scores(&self, call: Call, within: Duration) -> Result<Scores, CallError> {
+        let Reply::Scores(scores) = self.ask(call, within).await? else {
+            return Err(CallError::Mismatch { what: "scores" });
+        };
+        Ok(scores)
     }
 
     async fn ask_twice(&self, call: Call) -> Result<Reply, CallError> {

@@ -5,7 +5,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -20,7 +20,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Mutex as AsyncMutex, oneshot},
+    sync::{Mutex as AsyncMutex, oneshot, watch},
     task::AbortHandle,
 };
 
@@ -35,9 +35,13 @@ pub struct Connection {
     reader: AbortHandle,
 }
 
-/// Who waits for which response; none once the connection is lost.
+/// Who waits for which response, and who for the end of the connection.
 #[derive(Debug)]
-struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>);
+struct Waiting {
+    /// None once the connection is lost.
+    places: Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>,
+    lost: watch::Sender<bool>,
+}
 
 /// A place in [`Waiting`], given up when the caller stops waiting.
 struct Place<'a> {
@@ -52,14 +56,22 @@ impl Connection {
     /// Nobody listens there.
     pub async fn open(socket: &Path) -> io::Result<Self> {
         let (read, write) = UnixStream::connect(socket).await?.into_split();
-        let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
+        let (places, lost) = (Mutex::new(Some(HashMap::new())), watch::Sender::new(false));
+        let waiting = Arc::new(Waiting { places, lost });
         let reader = tokio::spawn(read_responses(read, Arc::clone(&waiting))).abort_handle();
         Ok(Self { next_id: AtomicU64::new(1), writer: AsyncMutex::new(write), waiting, reader })
     }
 
     /// Whether the other end has closed it.
     pub fn is_lost(&self) -> bool {
-        self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.waiting.places().is_none()
+    }
+
+    /// Returns when the other end has closed it.
+    pub async fn lost(&self) {
+        let mut lost = self.waiting.lost.subscribe();
+        // The sender lives as long as this connection does.
+        drop(lost.wait_for(|lost| *lost).await);
     }
 
     /// Makes one call. Has no time limit of its own: the caller sets one, and may drop this future at any time before the
@@ -107,16 +119,21 @@ impl Drop for LoseUnlessDone<'_> {
 
 impl Waiting {
     fn place(&self, id: u64, sender: oneshot::Sender<Reply>) -> Option<Place<'_>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.insert(id, sender);
+        self.places().as_mut()?.insert(id, sender);
         Some(Place { waiting: self, id })
     }
 
     fn take(&self, id: u64) -> Option<oneshot::Sender<Reply>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.remove(&id)
+        self.places().as_mut()?.remove(&id)
     }
 
     fn lose(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.places().take();
+        self.lost.send_replace(true);
+    }
+
+    fn places(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Reply>>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use agent::worker::{call_error::CallError, client::WorkerClient};
 use command_fds::{CommandFdExt, FdMapping};
-use engine::embedder::LongText;
+use engine::{embedder::LongText, encoder_spec::InputKind, worker::message::Terms};
 use protocol::{
     digest::Digest,
     manifest::{Archive, File, Manifest, Policy, Requires, Role, SCHEMA},
@@ -60,7 +60,9 @@ fn lay(slot: &Path, name: &str) -> Digest {
 }
 
 async fn embed(client: &WorkerClient) -> Result<usize, CallError> {
-    let embeddings = client.embed(MODEL, vec!["a".into()], LongText::Refuse, WAIT).await?;
+    let embeddings = client
+        .embed(MODEL, vec!["a".into()], LongText::Refuse, InputKind::Plain, Terms::default(), WAIT)
+        .await?;
     Ok(embeddings.vectors()[0].len())
 }
 

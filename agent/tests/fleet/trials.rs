@@ -11,11 +11,12 @@ use agent::{
     observe::heartbeat::Heartbeats,
 };
 use engine::{
+    encoder_spec::Pooling,
     golden::GoldenReport,
     package::Task,
     worker::message::{
-        BrokenPackage, Call, Failure, FailureKind, LoadedInfo, ModelInfo, ModelState, Reply,
-        WorkerInfo,
+        BrokenPackage, Call, Failure, FailureKind, LoadedInfo, ModelInfo, ModelState, PROTOCOL,
+        Reply, WorkerInfo,
     },
 };
 use protocol::{
@@ -77,10 +78,10 @@ impl Gateway {
         match (call, self.worker) {
             (_, Worker::Dies) => Err("the connection broke".into()),
             (Call::Hello { .. }, worker) => Ok(Reply::Hello(self.introduction(worker))),
-            (Call::Load { model }, Worker::CannotLoad) => Ok(Reply::Failed(Failure {
-                kind: FailureKind::CannotLoad,
-                message: format!("model `{model}` cannot be loaded: node 7 is unknown"),
-            })),
+            (Call::Load { model }, Worker::CannotLoad) => Ok(Reply::Failed(Failure::new(
+                FailureKind::CannotLoad,
+                format!("model `{model}` cannot be loaded: node 7 is unknown"),
+            ))),
             (Call::Load { .. }, _) => {
                 Ok(Reply::Loaded(LoadedInfo { load_us: 5, resident_bytes: 140_000_000 }))
             }
@@ -94,9 +95,20 @@ impl Gateway {
                     failures: vec!["`VPN?`: an abstention given, `vpn.fr` expected".into()],
                 }))
             }
-            (Call::Embed { .. } | Call::Ask { .. } | Call::Ping | Call::Shutdown, _) => {
-                Ok(Reply::Pong)
-            }
+            (
+                Call::Embed { .. }
+                | Call::Ask { .. }
+                | Call::Ping
+                | Call::Shutdown
+                | Call::Classify { .. }
+                | Call::Rerank { .. }
+                | Call::Bytes { .. }
+                | Call::Tokenize { .. }
+                | Call::Decode { .. }
+                | Call::Statistics
+                | Call::Unload { .. },
+                _,
+            ) => Ok(Reply::Pong),
         }
     }
 
@@ -110,13 +122,22 @@ impl Gateway {
             text_bytes_max: 1,
             batch_max: 1,
             state: ModelState::OnDisk,
+            newest: true,
+            preload: true,
+            tokens_max: 256,
+            pooling: Pooling::Mean,
+            prefixes: false,
+            labels: Vec::new(),
+            licence: "Apache-2.0".into(),
         };
         let broken = BrokenPackage { dir: "faq".into(), message: "no tokenizer.json".into() };
         WorkerInfo {
-            protocol: 1,
+            protocol: PROTOCOL,
             release: Some(if worker == Worker::Stale { Digest::of(b"old") } else { self.release }),
             pid: 1,
             device: "cpu".into(),
+            threads: 1,
+            memory_bytes: 1 << 30,
             models: if worker == Worker::Empty { vec![] } else { vec![model] },
             broken: if worker == Worker::Broken { vec![broken] } else { vec![] },
         }

@@ -233,7 +233,7 @@ mod tests {
     /// A process with one compute thread that does `what`. One that hangs would hang for far longer than it is let.
     fn child(what: &str) {
         const LONG: Duration = Duration::from_secs(120);
-        let jobs = Jobs::start(NonZeroUsize::MIN, 4).unwrap();
+        let jobs = Jobs::start("compute", NonZeroUsize::MIN, 4).unwrap();
         guard(jobs.watched()).unwrap();
         let what = what.to_owned();
         let work = move || {

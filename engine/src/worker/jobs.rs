@@ -5,13 +5,12 @@ use std::{
     io,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::sync_channel},
-    thread::{self, JoinHandle},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    pulse::{self, Pulse},
-    worker::hang::{Watched, kernel_id},
+    pulse,
+    worker::{crew::Crew, hang::Watched},
 };
 
 /// One piece of work.
@@ -30,8 +29,7 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Jobs {
     queue: Arc<Queue>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    watched: Vec<Watched>,
+    crew: Crew,
 }
 
 struct Queue {
@@ -52,56 +50,26 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Jobs {
-    /// Starts `threads` threads; at most `waiting_max` jobs wait for one of them.
+    /// Starts `threads` threads called `name`; at most `waiting_max` jobs wait for one of them.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(threads: NonZeroUsize, waiting_max: usize) -> io::Result<Self> {
+    pub fn start(name: &str, threads: NonZeroUsize, waiting_max: usize) -> io::Result<Self> {
         let state = Mutex::new(State { waiting: VecDeque::new(), closed: false });
-        let mut jobs = Self {
-            queue: Arc::new(Queue { state, changed: Condvar::new(), waiting_max }),
-            threads: Mutex::new(Vec::new()),
-            watched: Vec::new(),
-        };
-        for at in 0..threads.get() {
-            let queue = Arc::clone(&jobs.queue);
-            let pulse = Arc::new(Pulse::default());
-            let own = Arc::clone(&pulse);
-            let (named, name) = sync_channel(1);
-            let started = thread::Builder::new()
-                .name(format!("compute-{at}"))
-                .stack_size(8 * 1024 * 1024)
-                .spawn(move || {
-                    pulse::listen(own);
-                    if named.send(kernel_id()).is_ok() {
-                        queue.work();
-                    }
-                });
-            match started {
-                Ok(thread) => {
-                    jobs.threads().push(thread);
-                    match name.recv() {
-                        Ok(Some(thread)) => jobs.watched.push(Watched { pulse, thread }),
-                        Ok(None) | Err(_) => {
-                            tracing::warn!(
-                                at,
-                                "/proc does not say the thread's id: a hang of it is not seen"
-                            );
-                        }
-                    }
-                }
-                Err(reason) => {
-                    jobs.close();
-                    return Err(reason);
-                }
+        let queue = Arc::new(Queue { state, changed: Condvar::new(), waiting_max });
+        let there = Arc::clone(&queue);
+        match Crew::start(name, threads, move || there.work()) {
+            Ok(crew) => Ok(Self { queue, crew }),
+            Err(reason) => {
+                queue.close();
+                Err(reason)
             }
         }
-        Ok(jobs)
     }
 
     /// By what it is seen whether a thread hangs.
     pub fn watched(&self) -> Vec<Watched> {
-        self.watched.clone()
+        self.crew.watched()
     }
 
     /// Queues `job`, or refuses it at once.
@@ -124,24 +92,19 @@ impl Jobs {
 
     /// Takes no more jobs, does those that wait, and returns when the last one is done.
     pub fn close(&self) {
-        self.queue.lock().closed = true;
-        self.queue.changed.notify_all();
-        let threads = std::mem::take(&mut *self.threads());
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a compute thread panicked");
-            }
-        }
-    }
-
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.close();
+        self.crew.join();
     }
 }
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
     }
 
     fn work(&self) {
@@ -178,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_a_closing_one_finishes() {
-        let jobs = Jobs::start(ONE, 2).unwrap();
+        let jobs = Jobs::start("compute", ONE, 2).unwrap();
         let (started, is_started) = sync_channel(1);
         let (release, released) = sync_channel::<()>(1);
         let (done, is_done) = sync_channel(8);
@@ -201,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_panicking_job_leaves_its_thread_alive() {
-        let jobs = Jobs::start(ONE, 2).unwrap();
+        let jobs = Jobs::start("compute", ONE, 2).unwrap();
         let (done, is_done) = sync_channel(1);
         jobs.submit(Box::new(|| panic!("made by a test"))).unwrap();
         jobs.submit(Box::new(move || done.send(1).unwrap())).unwrap();

@@ -6,10 +6,17 @@
 use protocol::{blob::Blob, digest::Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::{assistant::Decision, embedder::LongText, golden::GoldenReport, package::Task};
+use crate::{
+    assistant::Decision,
+    embedder::LongText,
+    encoder_spec::{InputKind, Pooling},
+    golden::GoldenReport,
+    package::Task,
+    text_tokenizer::{Special, Tokens},
+};
 
 /// The version of this protocol. A worker answers a `Hello` of another version with its own, and the gateway decides.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// From the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,10 +39,12 @@ pub struct Response {
 }
 
 /// What is asked.
+///
+/// A model is named by its name alone, which means its newest version, or as `name@version`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Call {
-    /// Who are you? → [`Reply::Hello`].
+    /// Who are you? → [`Reply::Hello`], at once, whatever else is being computed.
     Hello {
         /// The gateway's [`PROTOCOL`].
         protocol: u16,
@@ -58,6 +67,10 @@ pub enum Call {
         texts: Vec<String>,
         /// What to do with long ones.
         long: LongText,
+        /// As what they are meant.
+        kind: InputKind,
+        /// How soon.
+        terms: Terms,
     },
     /// An answer from an assistant → [`Reply::Answer`].
     Ask {
@@ -67,11 +80,136 @@ pub enum Call {
         text: String,
         /// Consider only entries in this language.
         lang: Option<String>,
+        /// How soon.
+        terms: Terms,
     },
     /// Are you there? → [`Reply::Pong`], at once, whatever else is being computed.
     Ping,
     /// Finish what was accepted, then end → [`Reply::Bye`].
     Shutdown,
+    /// A score for each label of a classifier → [`Reply::Scores`].
+    Classify {
+        /// The model's name.
+        model: String,
+        /// The texts, or pairs of texts.
+        inputs: Vec<TextInput>,
+        /// What to do with long ones.
+        long: LongText,
+        /// Which numbers are wanted.
+        scoring: Scoring,
+        /// How soon.
+        terms: Terms,
+    },
+    /// How relevant each document is to a query → [`Reply::Scores`] of one column.
+    Rerank {
+        /// The model's name.
+        model: String,
+        /// The query.
+        query: String,
+        /// The documents.
+        documents: Vec<String>,
+        /// What to do with long ones.
+        long: LongText,
+        /// Which numbers are wanted.
+        scoring: Scoring,
+        /// How soon.
+        terms: Terms,
+    },
+    /// A score for each label of a model of bytes → [`Reply::Scores`].
+    Bytes {
+        /// The model's name.
+        model: String,
+        /// The files.
+        input: BytesInput,
+        /// How soon.
+        terms: Terms,
+    },
+    /// How texts are read by a model → [`Reply::Tokens`].
+    Tokenize {
+        /// The model's name.
+        model: String,
+        /// The texts.
+        texts: Vec<String>,
+        /// Whether the tokens that the model adds are given too.
+        special: Special,
+    },
+    /// The texts that ids stand for → [`Reply::Texts`].
+    Decode {
+        /// The model's name.
+        model: String,
+        /// The ids of each text.
+        ids: Vec<Vec<u32>>,
+        /// Whether special tokens appear in the texts.
+        special: Special,
+    },
+    /// What was done so far → [`Reply::Statistics`], at once.
+    Statistics,
+    /// Forget a loaded model; it is loaded again on its next use → [`Reply::Unloaded`].
+    Unload {
+        /// Its name.
+        model: String,
+    },
+}
+
+/// How soon something is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// What goes first.
+    pub priority: Priority,
+    /// After how many microseconds from its arrival at the worker nobody wants the answer any more: then it is answered
+    /// as [`FailureKind::Expired`], and not computed if it has not been yet.
+    pub deadline_us: Option<u64>,
+}
+
+/// What goes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// It fills what the others leave.
+    Bulk,
+}
+
+/// Which numbers are wanted of a model that gives scores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scoring {
+    /// What its description makes of its output.
+    #[default]
+    Scores,
+    /// Its output itself.
+    Logits,
+}
+
+/// A text, or two that belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextInput {
+    /// The text.
+    pub text: String,
+    /// The second one.
+    pub pair: Option<String>,
+}
+
+/// What a model of bytes is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum BytesInput {
+    /// What the model looks at, made by the caller: rows of [`ModelInfo::tokens_max`] numbers, i32 little-endian.
+    Rows(Blob),
+    /// Files, of which the worker looks at both ends.
+    Files(Vec<FileEnds>),
+}
+
+/// A file: its first and its last bytes. Of a short one both are the whole of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEnds {
+    /// The first bytes.
+    pub head: Blob,
+    /// The last bytes; none where the whole file is in `head`.
+    pub tail: Option<Blob>,
 }
 
 /// What came of a request.
@@ -94,6 +232,16 @@ pub enum Reply {
     Bye,
     /// To any call that was not done.
     Failed(Failure),
+    /// To [`Call::Classify`], [`Call::Rerank`] and [`Call::Bytes`].
+    Scores(Scores),
+    /// To [`Call::Tokenize`], text by text.
+    Tokens(Vec<Tokens>),
+    /// To [`Call::Decode`].
+    Texts(Vec<String>),
+    /// To [`Call::Statistics`].
+    Statistics(WorkerStatistics),
+    /// To [`Call::Unload`].
+    Unloaded,
 }
 
 /// Who a worker is.
@@ -108,6 +256,10 @@ pub struct WorkerInfo {
     pub pid: u32,
     /// What it computes on, for a person.
     pub device: String,
+    /// Threads that compute.
+    pub threads: u32,
+    /// What loaded models together may take of memory, in bytes.
+    pub memory_bytes: u64,
     /// The models of its slot.
     pub models: Vec<ModelInfo>,
     /// Directories of its slot that are no usable package.
@@ -134,6 +286,20 @@ pub struct ModelInfo {
     pub batch_max: u32,
     /// Whether it is in memory.
     pub state: ModelState,
+    /// Whether the name alone means this version.
+    pub newest: bool,
+    /// Whether it is to be loaded when the worker starts: it fits beside the others of which that is said.
+    pub preload: bool,
+    /// Longest sequence of tokens; of a model of bytes, how many numbers it looks at.
+    pub tokens_max: u32,
+    /// How the states of tokens become a vector.
+    pub pooling: Pooling,
+    /// Whether it tells queries from passages.
+    pub prefixes: bool,
+    /// A label for each column of its scores; none where it gives none.
+    pub labels: Vec<String>,
+    /// SPDX expression.
+    pub licence: String,
 }
 
 /// Whether a model is in memory.
@@ -141,8 +307,10 @@ pub struct ModelInfo {
 pub enum ModelState {
     /// It is read on its first use.
     OnDisk,
-    /// It is ready.
+    /// It is ready, and was warmed up.
     Loaded,
+    /// It is being read.
+    Loading,
 }
 
 /// A directory that is no usable package.
@@ -179,15 +347,48 @@ pub struct Embeddings {
     pub tokens: Vec<u32>,
     /// Time spent computing.
     pub compute_us: u64,
+    /// Time spent waiting before that.
+    pub queue_us: u64,
+}
+
+/// Scores of the inputs of one request, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scores {
+    /// Digest of the package that computed them.
+    pub package: Digest,
+    /// Scores of one input: the number of [`ModelInfo::labels`], 1 for a reranker.
+    pub columns: u32,
+    /// `inputs × columns` numbers, f32 little-endian, row by row.
+    pub rows: Blob,
+    /// The label of each input, where one holds; empty for a reranker.
+    pub labels: Vec<Option<String>>,
+    /// Tokens of each input; of bytes, how many numbers were looked at.
+    pub tokens: Vec<u32>,
+    /// Time spent computing.
+    pub compute_us: u64,
+    /// Time spent waiting before that.
+    pub queue_us: u64,
 }
 
 impl Embeddings {
     /// The rows as numbers; the last one is left out if the bytes do not fill it.
     pub fn vectors(&self) -> Vec<Vec<f32>> {
-        let (words, _) = self.rows.as_slice().as_chunks::<4>();
-        let numbers: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        numbers.chunks_exact((self.dim as usize).max(1)).map(<[f32]>::to_vec).collect()
+        numbers(&self.rows, self.dim)
     }
+}
+
+impl Scores {
+    /// The rows as numbers; the last one is left out if the bytes do not fill it.
+    pub fn vectors(&self) -> Vec<Vec<f32>> {
+        numbers(&self.rows, self.columns)
+    }
+}
+
+fn numbers(rows: &Blob, columns: u32) -> Vec<Vec<f32>> {
+    let (words, _) = rows.as_slice().as_chunks::<4>();
+    let numbers: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    numbers.chunks_exact((columns as usize).max(1)).map(<[f32]>::to_vec).collect()
 }
 
 /// What an assistant says.
@@ -208,6 +409,8 @@ pub struct AnswerInfo {
     pub threshold: f32,
     /// Time spent computing.
     pub compute_us: u64,
+    /// Time spent waiting before that.
+    pub queue_us: u64,
 }
 
 /// An answer of an FAQ.
@@ -226,6 +429,70 @@ pub struct AnswerText {
     pub source: String,
 }
 
+/// How often which values were seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Histogram {
+    /// The largest value of each bucket; above the last one there is one bucket more.
+    pub bounds: Vec<u64>,
+    /// How many values fell into each bucket, not into those below it too.
+    pub counts: Vec<u64>,
+    /// The sum of all values.
+    pub sum: u64,
+}
+
+/// Of one model, since the worker started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelStatistics {
+    /// The model's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Requests answered with a result.
+    pub requests: u64,
+    /// Texts, pairs or files in them.
+    pub items: u64,
+    /// Tokens computed.
+    pub tokens: u64,
+    /// Requests not done, by why.
+    pub failures: Vec<(FailureKind, u64)>,
+    /// Time of a request until its texts were tokens, in microseconds: waiting for it included.
+    pub prepare_us: Histogram,
+    /// Time of a request from there until its computing began, in microseconds.
+    pub queue_us: Histogram,
+    /// Time of a batch, in microseconds.
+    pub compute_us: Histogram,
+    /// Items of a batch.
+    pub batch_items: Histogram,
+    /// Tokens of a batch.
+    pub batch_tokens: Histogram,
+    /// How often it was loaded.
+    pub loads: u64,
+    /// How often it was unloaded.
+    pub unloads: u64,
+    /// How long loading took the last time, in microseconds.
+    pub last_load_us: u64,
+}
+
+/// Of the whole worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerStatistics {
+    /// Requests that were accepted and are not answered.
+    pub waiting_requests: u64,
+    /// Tokens that wait to be computed.
+    pub waiting_tokens: u64,
+    /// What the process holds in memory.
+    pub resident_bytes: u64,
+    /// What the loaded models may take by what they say of themselves.
+    pub loaded_bytes: u64,
+    /// What they may take together.
+    pub memory_bytes: u64,
+    /// The models, by name and version.
+    pub models: Vec<ModelStatistics>,
+}
+
 /// Why a call was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -234,10 +501,19 @@ pub struct Failure {
     pub kind: FailureKind,
     /// For a person, with the whole chain of causes.
     pub message: String,
+    /// In how many milliseconds it may be worth trying again; set exactly when [`FailureKind::Overloaded`].
+    pub retry_after_ms: Option<u32>,
+}
+
+impl Failure {
+    /// A failure that trying again does not mend.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after_ms: None }
+    }
 }
 
 /// Kinds of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FailureKind {
     /// No model of that name in the slot.
     UnknownModel,
@@ -253,7 +529,7 @@ pub enum FailureKind {
     TextCount,
     /// The frame is too large, cut, or not a request. The connection is closed after it.
     BadFrame,
-    /// The queue is full: try again shortly.
+    /// The queue is full: try again after [`Failure::retry_after_ms`].
     Overloaded,
     /// The worker is ending.
     Stopping,
@@ -263,4 +539,31 @@ pub enum FailureKind {
     ModelFailed,
     /// The response would not fit into a frame.
     TooLarge,
+    /// Its deadline passed before it was computed.
+    Expired,
+    /// The model does not fit into the memory that the worker may use.
+    NoMemory,
+    /// What was given is not what the model takes.
+    BadInput,
+}
+
+impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::UnknownModel,
+        Self::WrongTask,
+        Self::TextTooLong,
+        Self::TooManyTokens,
+        Self::EmptyText,
+        Self::TextCount,
+        Self::BadFrame,
+        Self::Overloaded,
+        Self::Stopping,
+        Self::CannotLoad,
+        Self::ModelFailed,
+        Self::TooLarge,
+        Self::Expired,
+        Self::NoMemory,
+        Self::BadInput,
+    ];
 }

@@ -3,16 +3,31 @@
 //! # Layout
 //! - [`message`]: what is said; [`frame`]: how it is cut into frames (pure, so an async client can use it too)
 //! - [`wire`]: frames on a blocking stream, under time-outs; [`client`]: a blocking client
+//! - [`connection`] → [`desk`] → [`prepare`] → [`order`] → [`lanes`], which compute what [`plan`] (pure) chooses
+//! - [`roster`]: the models of the slot, each in its [`seat`], by [`version`], within [`memory`] (pure)
+//! - [`policy`]: how the machine is shared; [`statistics`]: what was done
 //! - [`limits`]: what the process may take; [`hang`]: what becomes of one that no longer gets on
-//! - [`roster`]: the models of the slot; [`jobs`]: the bounded queue
+//! - [`jobs`]: a bounded queue of work; [`crew`]: threads of one kind
 //! - [`serve`]: the entry point
 
 pub mod client;
+pub mod connection;
+pub mod crew;
+pub mod desk;
 pub mod frame;
 pub mod hang;
 pub mod jobs;
+pub mod lanes;
 pub mod limits;
+pub mod memory;
 pub mod message;
+pub mod order;
+pub mod plan;
+pub mod policy;
+pub mod prepare;
 pub mod roster;
+pub mod seat;
 pub mod serve;
+pub mod statistics;
+pub mod version;
 pub mod wire;

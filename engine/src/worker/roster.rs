@@ -1,4 +1,4 @@
-//! The models of one slot: found on disk, loaded at first use, asked by name.
+//! The models of one slot: found on disk, named, loaded within a budget of memory.
 
 use std::{
     collections::BTreeMap,
@@ -9,22 +9,18 @@ use std::{
 };
 
 use crate::{
-    assistant::Decision,
     cause::chain,
-    embedder::{EmbedError, LongText},
-    encoder::EncodeError,
-    encoder_spec::InputKind,
     golden::GoldenReport,
-    model::{AskError, Model},
+    model::Model,
     package::{Package, SignedFiles},
     pulse,
-    text_tokenizer::TextError,
     worker::{
         limits::resident_bytes,
-        message::{
-            AnswerInfo, AnswerText, BrokenPackage, Embeddings, Failure, FailureKind, LoadedInfo,
-            ModelInfo, ModelState,
-        },
+        memory::{Held, Pinned, make_room},
+        message::{BrokenPackage, Failure, FailureKind, LoadedInfo, ModelInfo, ModelState},
+        policy::Policy,
+        seat::{NewSeat, Seat},
+        version,
     },
 };
 
@@ -37,15 +33,13 @@ pub const PACKAGES_MAX: usize = 64;
 /// The models of a slot.
 #[derive(Debug)]
 pub struct Roster {
-    seats: BTreeMap<String, Seat>,
+    /// By name, oldest version first.
+    seats: Vec<Arc<Seat>>,
     broken: Vec<BrokenPackage>,
+    memory_bytes: u64,
+    /// Held by whoever loads or unloads.
+    loading: Mutex<()>,
     now_us: fn() -> u64,
-}
-
-#[derive(Debug)]
-struct Seat {
-    package: Package,
-    model: Mutex<Option<Arc<Model>>>,
 }
 
 /// Why a slot has no roster.
@@ -77,6 +71,7 @@ impl Roster {
     pub fn open(
         slot_dir: &Path,
         signed: Option<&SignedPackages>,
+        policy: &Policy,
         now_us: fn() -> u64,
     ) -> Result<Self, RosterError> {
         let dir = slot_dir.join("models");
@@ -92,16 +87,43 @@ impl Roster {
             }
         }
         dirs.sort();
-        let mut roster = Self { seats: BTreeMap::new(), broken: Vec::new(), now_us };
+        let (mut packages, mut broken) = (Vec::<Package>::new(), Vec::new());
         for path in dirs {
-            roster.seat(&path, signed);
+            match opened(&path, signed, &packages) {
+                Ok(package) => packages.push(package),
+                Err(reason) => broken.push(reason),
+            }
         }
-        Ok(roster)
+        packages.sort_by(|a, b| {
+            let names = a.spec.name.cmp(&b.spec.name);
+            names.then_with(|| version::compare(&a.spec.version, &b.spec.version))
+        });
+        let declared: u64 = packages.iter().map(|package| package.spec.limits.memory_bytes).sum();
+        let memory_bytes = policy.memory_bytes.unwrap_or(declared);
+        let names: Vec<String> = packages.iter().map(|package| package.spec.name.clone()).collect();
+        let seats = packages.into_iter().zip(0..).map(|(package, key)| {
+            let at = usize::try_from(key).unwrap_or(usize::MAX);
+            let newest = names.get(at.saturating_add(1)) != Some(&package.spec.name);
+            let full = format!("{}@{}", package.spec.name, package.spec.version);
+            let pinned = policy.pinned.iter().any(|pin| *pin == package.spec.name || *pin == full);
+            let pinned = if pinned { Pinned::Yes } else { Pinned::No };
+            NewSeat { key, package, newest, pinned, preload: false }
+        });
+        let mut seats: Vec<NewSeat> = seats.collect();
+        mark_preloaded(&mut seats, memory_bytes);
+        let seats = seats.into_iter().map(|seat| Arc::new(Seat::new(seat, policy.batch_us)));
+        let seats = seats.collect();
+        Ok(Self { seats, broken, memory_bytes, loading: Mutex::new(()), now_us })
     }
 
-    /// The models, by name.
+    /// The models, by name, oldest version first.
     pub fn infos(&self) -> Vec<ModelInfo> {
-        self.seats.values().map(Seat::info).collect()
+        self.seats.iter().map(|seat| seat.info()).collect()
+    }
+
+    /// Their seats, in the same order.
+    pub fn seats(&self) -> &[Arc<Seat>] {
+        &self.seats
     }
 
     /// The directories that are no usable package.
@@ -109,189 +131,172 @@ impl Roster {
         &self.broken
     }
 
-    /// What all models together may take of memory.
-    pub fn memory_bytes(&self) -> u64 {
-        self.seats.values().map(|seat| seat.package.spec.limits.memory_bytes).sum()
+    /// What all loaded models together may take of memory.
+    pub const fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
-    /// Loads the model `name`, unless it is loaded.
-    ///
-    /// # Errors
-    /// There is no such model, or it cannot be loaded.
-    pub fn load(&self, name: &str) -> Result<LoadedInfo, Failure> {
-        let before = (self.now_us)();
-        let seat = self.named(name)?;
-        let was_loaded = seat.info().state == ModelState::Loaded;
-        seat.loaded()?;
-        let load_us = if was_loaded { 0 } else { (self.now_us)().saturating_sub(before) };
-        Ok(LoadedInfo { load_us, resident_bytes: resident_bytes() })
+    /// What the loaded models may take, by what their packages say.
+    pub fn loaded_bytes(&self) -> u64 {
+        let loaded = self.seats.iter().filter(|seat| seat.used_us().is_some());
+        loaded.map(|seat| seat.package.spec.limits.memory_bytes).sum()
     }
 
-    /// Tries the golden set of the model `name`.
+    /// The seat of the model called `name`, which is its name, its folder's, or `name@version`.
     ///
     /// # Errors
-    /// There is no such model, or it cannot be loaded or tried.
-    pub fn golden(&self, name: &str) -> Result<GoldenReport, Failure> {
-        let model = self.named(name)?.loaded()?;
+    /// There is none.
+    pub fn named(&self, name: &str) -> Result<&Arc<Seat>, Failure> {
+        let (model, version) =
+            name.split_once('@').map_or((name, None), |(model, version)| (model, Some(version)));
+        let meant = |seat: &&Arc<Seat>| {
+            let spec = &seat.package.spec;
+            spec.name == model && version.map_or(seat.newest, |version| spec.version == version)
+        };
+        let folder =
+            |seat: &&Arc<Seat>| seat.package.dir.file_name().is_some_and(|dir| dir == name);
+        let seat = self.seats.iter().find(meant).or_else(|| self.seats.iter().find(folder));
+        seat.ok_or_else(|| {
+            if let Some(broken) = self.broken.iter().find(|broken| broken.dir == name) {
+                let message = format!("model package `{name}` is broken: {}", broken.message);
+                return Failure::new(FailureKind::CannotLoad, message);
+            }
+            let known = self.seats.iter().map(|seat| match seat.newest {
+                true => seat.package.spec.name.clone(),
+                false => format!("{}@{}", seat.package.spec.name, seat.package.spec.version),
+            });
+            let message = format!(
+                "no model is named `{}`; this slot has: {}",
+                name.chars().take(80).collect::<String>().escape_debug(),
+                known.collect::<Vec<_>>().join(", ")
+            );
+            Failure::new(FailureKind::UnknownModel, message)
+        })
+    }
+
+    /// Loads the model of `seat`, unless it is loaded; others go where that takes room.
+    ///
+    /// # Errors
+    /// It cannot be loaded, or does not fit into memory.
+    pub fn load(&self, seat: &Arc<Seat>) -> Result<(Arc<Model>, LoadedInfo), Failure> {
+        // Who waits for another thread to load waits as long as that takes.
+        let waiting = pulse::unbounded();
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(waiting);
+        let before_us = (self.now_us)();
+        if let Some(model) = seat.model(before_us) {
+            return Ok((model, LoadedInfo { load_us: 0, resident_bytes: resident_bytes() }));
+        }
+        self.make_room(seat)?;
+        seat.begin_loading();
+        let limit_ms = u64::from(seat.package.spec.limits.load_seconds_max) * 1_000;
+        let loaded = {
+            let _bounded = pulse::at_most(limit_ms);
+            let model = Model::load(&seat.package);
+            model.map_err(|reason| failure(FailureKind::CannotLoad, &reason)).and_then(|model| {
+                let warmed = model.warm_up();
+                warmed.map_err(|reason| failure(FailureKind::CannotLoad, &reason))?;
+                Ok(Arc::new(model))
+            })
+        };
+        let now_us = (self.now_us)();
+        let load_us = now_us.saturating_sub(before_us);
+        seat.end_loading(loaded.as_ref().ok().map(Arc::clone), now_us, load_us);
+        let model = loaded?;
+        Ok((model, LoadedInfo { load_us, resident_bytes: resident_bytes() }))
+    }
+
+    /// Tries the golden set of the model of `seat`, loading it first when needed.
+    ///
+    /// # Errors
+    /// It cannot be loaded or tried.
+    pub fn golden(&self, seat: &Arc<Seat>) -> Result<GoldenReport, Failure> {
+        let (model, _) = self.load(seat)?;
         model.check_golden(self.now_us).map_err(|reason| failure(FailureKind::CannotLoad, &reason))
     }
 
-    /// Embeddings by the model `name`.
+    /// Forgets the model of `seat`.
     ///
     /// # Errors
-    /// There is no such model, it cannot be loaded, or a text is refused.
-    pub fn embed(
-        &self,
-        name: &str,
-        texts: &[String],
-        long: LongText,
-    ) -> Result<Embeddings, Failure> {
-        let seat = self.named(name)?;
-        let model = seat.loaded()?;
-        let before = (self.now_us)();
-        let embeddings = model
-            .embedder()
-            .embed(texts, InputKind::Plain, long)
-            .map_err(|reason| failure(embed_kind(&reason), &reason))?;
-        let compute_us = (self.now_us)().saturating_sub(before);
-        let rows: Vec<u8> = embeddings
-            .iter()
-            .flat_map(|embedding| &embedding.vector)
-            .flat_map(|number| number.to_le_bytes())
-            .collect();
-        Ok(Embeddings {
-            package: seat.package.digest,
-            dim: seat.package.spec.encoder.dim,
-            rows: rows.into(),
-            tokens: embeddings.iter().map(|embedding| embedding.tokens).collect(),
-            compute_us,
-        })
+    /// It is pinned, or being loaded.
+    pub fn unload(&self, seat: &Arc<Seat>) -> Result<(), Failure> {
+        if seat.pinned == Pinned::Yes {
+            let message = format!("model `{}` is pinned and stays loaded", seat.package.spec.name);
+            return Err(Failure::new(FailureKind::BadInput, message));
+        }
+        if seat.info().state == ModelState::Loading {
+            let message = format!(
+                "model `{}` is being loaded: try again when it is ready",
+                seat.package.spec.name
+            );
+            return Err(Failure::new(FailureKind::BadInput, message));
+        }
+        seat.unload();
+        Ok(())
     }
 
-    /// An answer by the assistant `name`.
-    ///
-    /// # Errors
-    /// There is no such model, it is no assistant or cannot be loaded, or the question is refused.
-    pub fn ask(&self, name: &str, text: &str, lang: Option<&str>) -> Result<AnswerInfo, Failure> {
-        let seat = self.named(name)?;
-        let model = seat.loaded()?;
-        let before = (self.now_us)();
-        let answer = model.ask(text, lang).map_err(|reason| match &reason {
-            AskError::NotAnAssistant { .. } => failure(FailureKind::WrongTask, &reason),
-            AskError::Embed(source) => failure(embed_kind(source), source),
+    fn make_room(&self, seat: &Seat) -> Result<(), Failure> {
+        let held = |seat: &Arc<Seat>| {
+            Some(Held {
+                key: seat.key,
+                bytes: seat.package.spec.limits.memory_bytes,
+                used_us: seat.used_us()?,
+                pinned: seat.pinned,
+            })
+        };
+        let held: Vec<Held> = self.seats.iter().filter_map(held).collect();
+        let wanted = seat.package.spec.limits.memory_bytes;
+        let gone = make_room(&held, wanted, self.memory_bytes).map_err(|reason| {
+            let message = format!("model `{}` is not loaded: {reason}", seat.package.spec.name);
+            Failure::new(FailureKind::NoMemory, message)
         })?;
-        let compute_us = (self.now_us)().saturating_sub(before);
-        let given = answer.nearest.filter(|_| answer.decision == Decision::Answered);
-        Ok(AnswerInfo {
-            package: seat.package.digest,
-            decision: answer.decision,
-            answer: given.map(|(entry, _)| AnswerText {
-                id: entry.id.clone(),
-                lang: entry.lang.clone(),
-                question: entry.question.clone(),
-                text: entry.answer.clone(),
-                source: entry.source.clone(),
-            }),
-            nearest: answer.nearest.map(|(entry, _)| entry.id.clone()),
-            score: answer.nearest.map_or(-1.0, |(_, score)| score),
-            threshold: answer.threshold,
-            compute_us,
-        })
-    }
-
-    fn seat(&mut self, path: &Path, signed: Option<&SignedPackages>) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let unsigned = SignedFiles::new();
-        let opened = match signed {
-            None => Package::open(path),
-            Some(signed) => Package::open_signed(path, signed.get(&name).unwrap_or(&unsigned)),
-        };
-        match opened {
-            Ok(package) if !self.seats.contains_key(&package.spec.name) => {
-                self.seats
-                    .insert(package.spec.name.clone(), Seat { package, model: Mutex::new(None) });
-            }
-            Ok(package) => {
-                let message = format!("slot has a second model named `{}`", package.spec.name);
-                self.broken.push(BrokenPackage { dir: name, message });
-            }
-            Err(reason) => self.broken.push(BrokenPackage { dir: name, message: chain(&reason) }),
+        for other in self.seats.iter().filter(|other| gone.contains(&other.key)) {
+            tracing::info!(
+                model = %other.package.spec.name, version = %other.package.spec.version,
+                "model unloaded: another one needs its memory"
+            );
+            other.unload();
         }
-    }
-
-    fn named(&self, name: &str) -> Result<&Seat, Failure> {
-        self.seats.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.seats.keys().map(String::as_str).collect();
-            let broken = self.broken.iter().find(|broken| broken.dir == name);
-            let message = match broken {
-                Some(broken) => format!("model package `{name}` is broken: {}", broken.message),
-                None => format!(
-                    "no model is named `{}`; this slot has: {}",
-                    name.chars().take(64).collect::<String>().escape_debug(),
-                    known.join(", ")
-                ),
-            };
-            let kind =
-                if broken.is_some() { FailureKind::CannotLoad } else { FailureKind::UnknownModel };
-            Failure { kind, message }
-        })
+        Ok(())
     }
 }
 
-impl Seat {
-    fn info(&self) -> ModelInfo {
-        let spec = &self.package.spec;
-        // A seat whose lock is held is being loaded: it is not ready, and asking must not wait for it.
-        let loaded = match self.model.try_lock() {
-            Ok(model) => model.is_some(),
-            Err(std::sync::TryLockError::Poisoned(model)) => model.into_inner().is_some(),
-            Err(std::sync::TryLockError::WouldBlock) => false,
-        };
-        ModelInfo {
-            name: spec.name.clone(),
-            version: spec.version.clone(),
-            task: spec.task,
-            dim: spec.encoder.dim,
-            digest: self.package.digest,
-            text_bytes_max: spec.limits.text_bytes_max,
-            batch_max: spec.limits.batch_max,
-            state: if loaded { ModelState::Loaded } else { ModelState::OnDisk },
+/// As many as fit are loaded at the start: pinned ones first, then the newest versions.
+fn mark_preloaded(seats: &mut [NewSeat], memory_bytes: u64) {
+    let mut order: Vec<&mut NewSeat> = seats.iter_mut().collect();
+    order.sort_by_key(|seat| (seat.pinned != Pinned::Yes, !seat.newest, seat.key));
+    let mut taken = 0_u64;
+    for seat in order {
+        let with = taken.saturating_add(seat.package.spec.limits.memory_bytes);
+        if with <= memory_bytes {
+            (taken, seat.preload) = (with, true);
         }
-    }
-
-    fn loaded(&self) -> Result<Arc<Model>, Failure> {
-        // Who waits for another thread to load waits as long as that takes.
-        let _loading = pulse::unbounded();
-        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = &*model {
-            return Ok(Arc::clone(model));
-        }
-        let loaded = Model::load(&self.package)
-            .map_err(|reason| failure(FailureKind::CannotLoad, &reason))?;
-        let loaded = Arc::new(loaded);
-        *model = Some(Arc::clone(&loaded));
-        Ok(loaded)
     }
 }
 
-fn embed_kind(reason: &EmbedError) -> FailureKind {
-    match reason {
-        EmbedError::NoTexts | EmbedError::TooManyTexts { .. } => FailureKind::TextCount,
-        EmbedError::Text { source, .. } => match source {
-            TextError::Empty | TextError::NoToken => FailureKind::EmptyText,
-            TextError::TooLong { .. } => FailureKind::TextTooLong,
-            TextError::Tokenize(_) | TextError::Decode(_) => FailureKind::ModelFailed,
-        },
-        EmbedError::TooManyTokens { .. } => FailureKind::TooManyTokens,
-        EmbedError::Encode { source, .. } => match source {
-            EncodeError::Run(_)
-            | EncodeError::Panic { .. }
-            | EncodeError::Shape { .. }
-            | EncodeError::NotFinite => FailureKind::ModelFailed,
-        },
+fn opened(
+    path: &Path,
+    signed: Option<&SignedPackages>,
+    others: &[Package],
+) -> Result<Package, BrokenPackage> {
+    let dir = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let unsigned = SignedFiles::new();
+    let package = match signed {
+        None => Package::open(path),
+        Some(signed) => Package::open_signed(path, signed.get(&dir).unwrap_or(&unsigned)),
+    };
+    let package = match package {
+        Ok(package) => package,
+        Err(reason) => return Err(BrokenPackage { dir, message: chain(&reason) }),
+    };
+    let (name, version) = (&package.spec.name, &package.spec.version);
+    if others.iter().any(|other| other.spec.name == *name && other.spec.version == *version) {
+        let message = format!("slot has a second model named `{name}` of version `{version}`");
+        return Err(BrokenPackage { dir, message });
     }
+    Ok(package)
 }
 
 fn failure(kind: FailureKind, reason: &dyn Error) -> Failure {
-    Failure { kind, message: chain(reason) }
+    Failure::new(kind, chain(reason))
 }

@@ -1,9 +1,8 @@
 //! The worker process: listens, reads requests, computes them on its own threads, responds.
 //!
-//! A connection has one thread that reads; what costs time goes through the bounded queue of [`crate::worker::jobs`], so
-//! `Ping` and `Hello` are answered whatever else goes on, and a full queue is a response, not a wait. Nothing that a
-//! client sends ends the worker, except `Shutdown`. The listener is left as it was found, so that whoever holds it too
-//! (systemd, the supervisor) can start the next worker on it.
+//! `Ping`, `Hello` and `Statistics` are answered whatever else goes on, the rest goes over the desk, and a full queue is
+//! a response, not a wait. Nothing that a client sends ends the worker, except `Shutdown`. The listener is left as it was
+//! found, so that whoever holds it too (systemd, the supervisor) can start the next worker on it.
 
 use std::{
     collections::HashMap,
@@ -11,13 +10,11 @@ use std::{
     net::Shutdown,
     num::NonZeroUsize,
     os::unix::net::{UnixListener, UnixStream},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Instant,
 };
 
@@ -27,22 +24,20 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{
     adapter,
-    cause::chain,
-    pulse,
     worker::{
-        frame, hang,
-        jobs::{Jobs, Refused},
+        connection::{Connection, Incoming, Responder},
+        desk::Desk,
+        hang,
         limits::{self, LimitError},
-        message::{Call, Failure, FailureKind, PROTOCOL, Reply, Request, Response, WorkerInfo},
+        message::{Call, Failure, FailureKind, PROTOCOL, Reply, Response, WorkerInfo},
+        policy::Policy,
         roster::{Roster, RosterError, SignedPackages},
-        wire::{self, WireError},
+        wire,
     },
 };
 
 /// Most connections at once; one more is closed at once.
 pub const CONNECTIONS_MAX: usize = 16;
-/// Most requests that wait for a compute thread.
-pub const WAITING_MAX: usize = 64;
 
 /// What a worker is told when it starts.
 #[derive(Debug)]
@@ -57,6 +52,8 @@ pub struct WorkerConfig {
     pub release: Option<Digest>,
     /// What that release signs of the packages; none where no release is there, as in a factory slot or a test.
     pub signed: Option<SignedPackages>,
+    /// How it shares the machine.
+    pub policy: Policy,
     /// Whether software adapters count as adapters.
     pub software_adapters: AllowSoftware,
     /// Whether this process is limited to the memory its packages ask for.
@@ -66,13 +63,14 @@ pub struct WorkerConfig {
 impl WorkerConfig {
     /// A worker for the slot in `slot_dir` with the safe choices: one compute thread, no software adapter, its memory
     /// limited.
-    pub const fn new(slot_dir: PathBuf, listener: UnixListener) -> Self {
+    pub fn new(slot_dir: PathBuf, listener: UnixListener) -> Self {
         Self {
             slot_dir,
             listener,
             threads: NonZeroUsize::MIN,
             release: None,
             signed: None,
+            policy: Policy::default(),
             software_adapters: AllowSoftware::No,
             memory: MemoryLimit::Enforced,
         }
@@ -106,12 +104,12 @@ pub enum ServeError {
 }
 
 struct Shared {
-    roster: Roster,
-    jobs: Jobs,
+    desk: Arc<Desk>,
+    threads: u32,
     release: Option<Digest>,
     device: OnceLock<String>,
     stopping: AtomicBool,
-    connections: Mutex<HashMap<u64, UnixStream>>,
+    connections: Mutex<HashMap<u64, Connection>>,
     wake: UnixStream,
 }
 
@@ -120,7 +118,8 @@ struct Shared {
 /// # Errors
 /// The worker could not start, or its listener failed.
 pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
-    let roster = Roster::open(&config.slot_dir, config.signed.as_ref(), monotonic_us)?;
+    let policy = &config.policy;
+    let roster = Roster::open(&config.slot_dir, config.signed.as_ref(), policy, monotonic_us)?;
     for broken in roster.broken() {
         tracing::warn!(dir = %broken.dir, reason = %broken.message, "model package is broken");
     }
@@ -129,9 +128,10 @@ pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
         limits::apply(roster.memory_bytes())?;
     }
     let (wake, woken) = UnixStream::pair().map_err(ServeError::Start)?;
+    let desk = Desk::open(roster, config.threads, policy, monotonic_us);
     let shared = Arc::new(Shared {
-        roster,
-        jobs: Jobs::start(config.threads, WAITING_MAX).map_err(ServeError::Start)?,
+        desk: Arc::new(desk.map_err(ServeError::Start)?),
+        threads: u32::try_from(config.threads.get()).unwrap_or(u32::MAX),
         release: config.release,
         device: OnceLock::new(),
         stopping: AtomicBool::new(false),
@@ -139,32 +139,30 @@ pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
         wake,
     });
     if own_process {
-        hang::guard(shared.jobs.watched()).map_err(ServeError::Start)?;
+        hang::guard(shared.desk.watched()).map_err(ServeError::Start)?;
     }
     probe(&shared, config.software_adapters);
     let accepted = accept(&config.listener, &woken, &shared);
-    shared.jobs.close();
-    for stream in shared.connections().values() {
-        if let Err(reason) = stream.shutdown(Shutdown::Both) {
-            tracing::debug!(%reason, "connection was closed already");
-        }
+    shared.desk.close();
+    let connections = std::mem::take(&mut *shared.connections());
+    for connection in connections.into_values() {
+        connection.finish();
     }
     accepted.map_err(ServeError::Accept)
 }
 
-/// Asks the graphics driver on a compute thread, so that a driver that hangs delays no connection.
+/// Asks the graphics driver on a thread of its own, so that a driver that hangs delays no request.
 fn probe(shared: &Arc<Shared>, software: AllowSoftware) {
     let shared_there = Arc::clone(shared);
     let job = move || {
-        let _driver = pulse::unbounded();
         let line = adapter::report(software).line();
         tracing::info!(device = %line, "models run here");
         if shared_there.device.set(line).is_err() {
             tracing::debug!("adapters were asked already");
         }
     };
-    if shared.jobs.submit(Box::new(job)).is_err() {
-        tracing::warn!("adapters are not asked: the worker is ending");
+    if let Err(reason) = std::thread::Builder::new().name("adapters".into()).spawn(job) {
+        tracing::warn!(%reason, "adapters are not asked");
     }
 }
 
@@ -201,138 +199,61 @@ fn passing(reason: &io::Error) -> bool {
     )
 }
 
-fn connect(id: u64, stream: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
-    if shared.connections().len() >= CONNECTIONS_MAX {
+fn connect(id: u64, mut stream: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
+    let mut connections = shared.connections();
+    if connections.len() >= CONNECTIONS_MAX {
+        drop(connections);
+        let message = format!("worker has {CONNECTIONS_MAX} connections, the most it takes");
         let failure = Failure {
-            kind: FailureKind::Overloaded,
-            message: format!("worker has {CONNECTIONS_MAX} connections, the most it takes"),
+            retry_after_ms: Some(1_000),
+            ..Failure::new(FailureKind::Overloaded, message)
         };
-        respond(&Mutex::new(stream), 0, Reply::Failed(failure));
-        return Ok(());
+        let refusal = Response { id: 0, reply: Reply::Failed(failure) };
+        return wire::write(&mut stream, &refusal).map_err(io::Error::other);
     }
-    let reader = stream.try_clone()?;
-    shared.connections().insert(id, stream.try_clone()?);
-    let shared_there = Arc::clone(shared);
-    let started = thread::Builder::new().name(format!("connection-{id}")).spawn(move || {
-        serve(reader, &Arc::new(Mutex::new(stream)), &shared_there);
-        shared_there.connections().remove(&id);
-    });
-    if let Err(reason) = started {
-        shared.connections().remove(&id);
-        return Err(reason);
-    }
+    let (taking, over) = (Arc::clone(shared), Arc::clone(shared));
+    let take = move |incoming: Incoming, responder: &Responder| taking.take(incoming, responder);
+    // The lock is held until the connection is in the map, so that it is not taken out before.
+    let connection = Connection::start(id, stream, take, move || over.forget(id))?;
+    connections.insert(id, connection);
     Ok(())
 }
 
-fn serve(mut reader: UnixStream, writer: &Arc<Mutex<UnixStream>>, shared: &Arc<Shared>) {
-    loop {
-        let body = match wire::read_body(&mut reader, None) {
-            Ok(Some(body)) => body,
-            Ok(None) => break,
-            Err(reason) => {
-                refuse(writer, &reason);
-                break;
-            }
-        };
-        let request: Request = match frame::decode(&body) {
-            Ok(request) => request,
-            Err(reason) => {
-                refuse(writer, &reason.into());
-                break;
-            }
-        };
-        if let Some(reply) = begin(request.id, request.call, writer, shared) {
-            respond(writer, request.id, reply);
-        }
-    }
-    if let Err(reason) = reader.shutdown(Shutdown::Both) {
-        tracing::debug!(%reason, "connection was closed already");
-    }
-}
-
-fn refuse(writer: &Mutex<UnixStream>, reason: &WireError) {
-    tracing::warn!(%reason, "frame refused");
-    let message = chain(reason);
-    respond(writer, 0, Reply::Failed(Failure { kind: FailureKind::BadFrame, message }));
-}
-
-/// Answers at once what costs nothing; queues the rest, which responds when it is done.
-fn begin(
-    id: u64,
-    call: Call,
-    writer: &Arc<Mutex<UnixStream>>,
-    shared: &Arc<Shared>,
-) -> Option<Reply> {
-    match call {
-        Call::Ping => return Some(Reply::Pong),
-        Call::Hello { .. } => return Some(Reply::Hello(shared.info())),
-        Call::Shutdown => {
-            // The response first: afterwards the process may end at any moment.
-            respond(writer, id, Reply::Bye);
-            shared.stop();
-            return None;
-        }
-        Call::Load { .. } | Call::Golden { .. } | Call::Embed { .. } | Call::Ask { .. } => {}
-    }
-    let (writer, shared_there) = (Arc::clone(writer), Arc::clone(shared));
-    let job = move || {
-        let reply = catch_unwind(AssertUnwindSafe(|| compute(call, &shared_there)));
-        let reply = reply.unwrap_or_else(|_| {
-            let message = "the worker panicked on this request: report it with the log".to_owned();
-            Reply::Failed(Failure { kind: FailureKind::ModelFailed, message })
-        });
-        // A gateway that is slow to read its responses is no hang of ours.
-        pulse::end();
-        respond(&writer, id, reply);
-    };
-    let (kind, message) = match shared.jobs.submit(Box::new(job)) {
-        Ok(()) => return None,
-        Err(Refused::Full) => (
-            FailureKind::Overloaded,
-            format!("{WAITING_MAX} requests wait already: try again shortly"),
-        ),
-        Err(Refused::Closed) => (FailureKind::Stopping, "worker is ending".to_owned()),
-    };
-    Some(Reply::Failed(Failure { kind, message }))
-}
-
-fn compute(call: Call, shared: &Shared) -> Reply {
-    let roster = &shared.roster;
-    let reply = match call {
-        Call::Load { model } => roster.load(&model).map(Reply::Loaded),
-        Call::Golden { model } => roster.golden(&model).map(Reply::Golden),
-        Call::Embed { model, texts, long } => {
-            roster.embed(&model, &texts, long).map(Reply::Embeddings)
-        }
-        Call::Ask { model, text, lang } => {
-            roster.ask(&model, &text, lang.as_deref()).map(Reply::Answer)
-        }
-        Call::Ping | Call::Hello { .. } | Call::Shutdown => Ok(Reply::Pong),
-    };
-    reply.unwrap_or_else(Reply::Failed)
-}
-
-fn respond(writer: &Mutex<UnixStream>, id: u64, reply: Reply) {
-    let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
-    let written = match wire::write(&mut stream, &Response { id, reply }) {
-        Err(WireError::Frame(reason)) => {
-            let message = format!("response does not fit, ask for fewer texts: {}", chain(&reason));
-            let failure = Failure { kind: FailureKind::TooLarge, message };
-            wire::write(&mut stream, &Response { id, reply: Reply::Failed(failure) })
-        }
-        written => written,
-    };
-    if let Err(reason) = written {
-        tracing::debug!(%reason, "client went away before its response");
-        if let Err(reason) = stream.shutdown(Shutdown::Both) {
-            tracing::debug!(%reason, "connection was closed already");
-        }
-    }
-}
-
 impl Shared {
-    fn connections(&self) -> MutexGuard<'_, HashMap<u64, UnixStream>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, id: u64) {
+        self.connections().remove(&id);
+    }
+
+    /// Answers at once what costs nothing; the desk answers the rest when it is done.
+    fn take(&self, incoming: Incoming, responder: &Responder) {
+        let model = match &incoming.call {
+            Call::Ping => return responder.send(incoming.id, Reply::Pong),
+            Call::Hello { .. } => {
+                return responder.send(incoming.id, Reply::Hello(self.info()));
+            }
+            Call::Statistics => {
+                return responder.send(incoming.id, Reply::Statistics(self.desk.statistics()));
+            }
+            Call::Shutdown => {
+                responder.send(incoming.id, Reply::Bye);
+                return self.stop();
+            }
+            Call::Load { model }
+            | Call::Golden { model }
+            | Call::Unload { model }
+            | Call::Embed { model, .. }
+            | Call::Ask { model, .. }
+            | Call::Classify { model, .. }
+            | Call::Rerank { model, .. }
+            | Call::Bytes { model, .. }
+            | Call::Tokenize { model, .. }
+            | Call::Decode { model, .. } => model.clone(),
+        };
+        self.desk.take(incoming, &model, responder);
     }
 
     fn stop(&self) {
@@ -351,8 +272,10 @@ impl Shared {
             release: self.release,
             pid: std::process::id(),
             device: device.to_owned(),
-            models: self.roster.infos(),
-            broken: self.roster.broken().to_vec(),
+            threads: self.threads,
+            memory_bytes: self.desk.roster().memory_bytes(),
+            models: self.desk.roster().infos(),
+            broken: self.desk.roster().broken().to_vec(),
         }
     }
 }

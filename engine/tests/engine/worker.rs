@@ -15,12 +15,18 @@ use engine::{
     encoder_spec::InputKind,
     golden::GoldenReport,
     pooling::cosine,
+    text_tokenizer::Special,
     worker::{
         client::{Client, ClientError},
         frame::{self, BODY_BYTES_MAX},
-        message::{Call, Embeddings, FailureKind, ModelState, PROTOCOL, Reply, Request, Response},
+        lanes::QueuePolicy,
+        message::{
+            BytesInput, Call, Embeddings, FailureKind, FileEnds, ModelState, PROTOCOL, Priority,
+            Reply, Request, Response, Scoring, Terms, TextInput,
+        },
+        policy::Policy,
         roster::{Roster, SignedPackages},
-        serve::{CONNECTIONS_MAX, MemoryLimit, ServeError, WAITING_MAX, WorkerConfig, run},
+        serve::{CONNECTIONS_MAX, MemoryLimit, ServeError, WorkerConfig, run},
         wire,
     },
 };
@@ -31,6 +37,8 @@ use tempfile::TempDir;
 use crate::fixture::{embedder, put, slot};
 
 const MODEL: &str = "it-faq";
+/// Requests that may wait where a full queue is to be seen.
+const WAITING_MAX: usize = 64;
 /// Longer than any answer takes on a busy machine.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -42,11 +50,16 @@ struct Worker {
 
 impl Worker {
     fn start(folder: TempDir) -> Self {
+        Self::under(Policy::default(), folder)
+    }
+
+    fn under(policy: Policy, folder: TempDir) -> Self {
         let socket = folder.path().join("w.sock");
         let config = WorkerConfig {
             threads: NonZeroUsize::MIN,
             release: Some(Digest::of(b"release")),
             memory: MemoryLimit::Unlimited,
+            policy,
             ..WorkerConfig::new(folder.path().into(), UnixListener::bind(&socket).unwrap())
         };
         Self { _folder: folder, socket, thread: std::thread::spawn(move || run(config)) }
@@ -75,12 +88,18 @@ fn empty() -> TempDir {
 }
 
 fn ask(text: &str) -> Call {
-    Call::Ask { model: MODEL.into(), text: text.into(), lang: None }
+    Call::Ask { model: MODEL.into(), text: text.into(), lang: None, terms: Terms::default() }
 }
 
 fn embed(texts: &[&str]) -> Call {
     let texts = texts.iter().copied().map(Into::into).collect();
-    Call::Embed { model: MODEL.into(), texts, long: LongText::Refuse }
+    Call::Embed {
+        model: MODEL.into(),
+        texts,
+        long: LongText::Refuse,
+        kind: InputKind::Plain,
+        terms: Terms::default(),
+    }
 }
 
 fn refused(result: Result<Reply, ClientError>) -> (FailureKind, String) {
@@ -243,7 +262,9 @@ fn connections_above_the_bound_are_told_so() {
 
 #[test]
 fn a_full_queue_says_overloaded_and_loses_nothing() {
-    let worker = Worker::start(slot().0);
+    let small = Policy::default();
+    let queue = QueuePolicy { orders_max: WAITING_MAX, ..small.queue };
+    let worker = Worker::under(Policy { requests_max: WAITING_MAX, queue, ..small }, slot().0);
     worker.client().call(Call::Load { model: MODEL.into() }).unwrap();
     let mut stream = worker.stream();
     let text = "un texte assez long pour occuper le moteur ".repeat(3);
@@ -258,6 +279,7 @@ fn a_full_queue_says_overloaded_and_loses_nothing() {
         ids.push(response.id);
         if let Reply::Failed(failure) = response.reply {
             assert_eq!(failure.kind, FailureKind::Overloaded, "{failure:?}");
+            assert!(failure.retry_after_ms.is_some_and(|ms| ms >= 20), "{failure:?}");
             overloaded += 1;
         } else {
             assert!(matches!(response.reply, Reply::Answer(_)), "{:?}", response.reply);
@@ -276,7 +298,8 @@ fn a_model_that_its_release_does_not_sign_is_not_opened() {
     std::fs::create_dir_all(&package).unwrap();
     put(&package.join("model.toml"), b"schema = 1");
     let broken = |signed: &SignedPackages| {
-        let roster = Roster::open(folder.path(), Some(signed), || 0).unwrap();
+        let policy = Policy::default();
+        let roster = Roster::open(folder.path(), Some(signed), &policy, || 0).unwrap();
         roster.broken().iter().map(|broken| broken.message.clone()).collect::<Vec<_>>().join(" ")
     };
     let none = broken(&SignedPackages::new());
@@ -311,6 +334,13 @@ fn text() -> impl Strategy<Value = String> {
     proptest::string::string_regex(".{0,40}").unwrap()
 }
 
+fn terms() -> impl Strategy<Value = Terms> {
+    (any::<bool>(), proptest::option::of(any::<u64>())).prop_map(|(bulk, deadline_us)| Terms {
+        priority: if bulk { Priority::Bulk } else { Priority::Interactive },
+        deadline_us,
+    })
+}
+
 fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         any::<u16>().prop_map(|protocol| Call::Hello { protocol }),
@@ -319,14 +349,45 @@ fn call() -> impl Strategy<Value = Call> {
         (text(), proptest::collection::vec(text(), 0..5), any::<bool>()).prop_map(
             |(model, texts, cut)| {
                 let long = if cut { LongText::Cut } else { LongText::Refuse };
-                Call::Embed { model, texts, long }
+                Call::Embed { model, texts, long, kind: InputKind::Query, terms: Terms::default() }
             }
         ),
-        (text(), text(), proptest::option::of(text())).prop_map(|(model, text, lang)| Call::Ask {
-            model,
-            text,
-            lang
-        }),
+        (text(), text(), proptest::option::of(text()), terms())
+            .prop_map(|(model, text, lang, terms)| Call::Ask { model, text, lang, terms }),
+        (text(), text(), proptest::option::of(text()), terms()).prop_map(
+            |(model, text, pair, terms)| {
+                let (long, scoring) = (LongText::Cut, Scoring::Logits);
+                Call::Classify {
+                    model,
+                    inputs: vec![TextInput { text, pair }],
+                    long,
+                    scoring,
+                    terms,
+                }
+            }
+        ),
+        (text(), text(), proptest::collection::vec(text(), 0..4), terms()).prop_map(
+            |(model, query, documents, terms)| {
+                let (long, scoring) = (LongText::Cut, Scoring::Scores);
+                Call::Rerank { model, query, documents, long, scoring, terms }
+            }
+        ),
+        (text(), proptest::collection::vec(any::<u8>(), 0..40), any::<bool>(), terms()).prop_map(
+            |(model, bytes, rows, terms)| {
+                let (head, tail) = (bytes.clone().into(), Some(bytes.clone().into()));
+                let input = match rows {
+                    true => BytesInput::Rows(bytes.into()),
+                    false => BytesInput::Files(vec![FileEnds { head, tail }]),
+                };
+                Call::Bytes { model, input, terms }
+            }
+        ),
+        (text(), proptest::collection::vec(text(), 0..3))
+            .prop_map(|(model, texts)| Call::Tokenize { model, texts, special: Special::Keep }),
+        (text(), proptest::collection::vec(proptest::collection::vec(any::<u32>(), 0..4), 0..3))
+            .prop_map(|(model, ids)| Call::Decode { model, ids, special: Special::Leave }),
+        text().prop_map(|model| Call::Unload { model }),
+        Just(Call::Statistics),
         Just(Call::Ping),
         Just(Call::Shutdown),
     ]
@@ -353,7 +414,7 @@ proptest! {
         let report = GoldenReport { cases: 3, failed: 1, worst_cosine: cosine, slowest_us: u64::MAX, failures };
         let rows: Vec<u8> = rows.iter().flat_map(|number| number.to_le_bytes()).collect();
         let embeddings = Embeddings {
-            package: Digest::of(&rows), dim: 1, rows: rows.clone().into(), tokens: vec![1], compute_us: 7,
+            package: Digest::of(&rows), dim: 1, rows: rows.clone().into(), tokens: vec![1], compute_us: 7, queue_us: 3,
         };
         let reply = if kind { Reply::Golden(report) } else { Reply::Embeddings(embeddings) };
         let bytes = frame::encode(&Response { id: 1, reply }).unwrap();
@@ -380,18 +441,19 @@ fn the_bytes_of_a_frame_are_pinned() {
     let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let request = |call| hex(frame::encode(&Request { id: 7, call }).unwrap());
     let response = |reply| hex(frame::encode(&Response { id: 7, reply }).unwrap());
-    let asked = Call::Ask { model: "m".into(), text: "é".into(), lang: None };
+    let asked =
+        Call::Ask { model: "m".into(), text: "é".into(), lang: None, terms: Terms::default() };
     let cases = [
         request(Call::Ping),
-        request(Call::Hello { protocol: 1 }),
+        request(Call::Hello { protocol: PROTOCOL }),
         request(asked),
         response(Reply::Pong),
     ];
     // A gateway of one release speaks to a worker of another: a change here needs another `PROTOCOL`.
     let expected = [
         "05000000a200070105",
-        "09000000a2000701a100a10001",
-        "10000000a2000701a104a300616d0162c3a902f6",
+        "09000000a2000701a100a10002",
+        "16000000a2000701a104a400616d0162c3a902f603a2000001f6",
         "05000000a200070105",
     ];
     assert_eq!(cases, expected);
