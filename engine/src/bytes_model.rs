@@ -13,7 +13,9 @@ use tract_onnx::prelude::{
 use crate::{
     encoder::{EncodeError, LoadError},
     encoder_spec::EncoderSpec,
-    onnx_graph, pulse,
+    graph::plan,
+    kernels::threads::Threads,
+    pulse,
 };
 
 /// How many rows are computed at once. What is left over goes through the smaller ones, so nothing is padded.
@@ -42,7 +44,7 @@ impl BytesModel {
     ) -> Result<Self, LoadError> {
         let plans = caught(|| {
             let plan = |rows| -> Result<_, LoadError> {
-                let graph = onnx_graph::read(onnx, nodes_max)?;
+                let graph = plan::general(onnx, nodes_max, Arc::new(Threads::one()))?;
                 let plan = prepare(graph, spec, [rows, window]).map_err(LoadError::Prepare)?;
                 Ok((rows, plan))
             };

@@ -1,5 +1,7 @@
 //! From texts to embeddings: tokenizer, batcher and encoder of one package together.
 
+use std::num::NonZeroUsize;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -103,7 +105,8 @@ impl Embedder {
             limits.text_bytes_max as usize,
             spec.tokenizer.max_tokens as usize,
         )?;
-        let encoder = Encoder::load(onnx, limits.nodes_max as usize, &spec.encoder)?;
+        let encoder =
+            Encoder::load(onnx, limits.nodes_max as usize, &spec.encoder, NonZeroUsize::MIN)?;
         Ok(Self {
             tokenizer,
             encoder,

@@ -1,22 +1,34 @@
-//! From tokens to one vector, by tract on one core.
+//! From tokens to vectors, by tract with our operators.
 //!
 //! tract panics, hangs and allocates without bound on a hostile file: this runs in a worker process only. Panics are
 //! caught here and become errors, the rest is held by [`crate::worker::limits`] and by the gateway's time-outs.
 
 use std::{
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
-use tract_onnx::prelude::{
-    Datum, InferenceFact, InferenceModelExt as _, IntoRunnable as _, IntoTensor as _, Tensor,
-    ToDim as _, TractError, TractResult, TypedSimplePlan, tvec,
+use tract_onnx::{
+    prelude::{TValue, TVec, Tensor, TractError, tvec},
+    tract_core::internal::{EvalContext, OpState, TypedNode},
 };
 
 use crate::{
     encoder_spec::{EncoderInput, EncoderSpec, Pooling},
-    onnx_graph::{self, GraphError},
-    pooling, pulse,
+    graph::{
+        feeds::{Feeds, SEGMENTS},
+        file::GraphError,
+        plan::{self, Prepared},
+    },
+    kernels::{
+        self,
+        isa::Isa,
+        pooling::Row,
+        threads::{Threads, ThreadsError},
+    },
+    pulse,
     sequence::Sequence,
 };
 
@@ -26,8 +38,21 @@ const PROBE_TOKENS: usize = 5;
 /// A graph ready to run.
 #[derive(Debug)]
 pub struct Encoder {
-    plan: Arc<TypedSimplePlan>,
+    prepared: Prepared,
     spec: EncoderSpec,
+    isa: Isa,
+    threads: Arc<Threads>,
+}
+
+/// How long one operator of the plan took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// Name of the node.
+    pub name: String,
+    /// Kind of the operator.
+    pub op: String,
+    /// How long.
+    pub took: Duration,
 }
 
 /// Why a graph cannot be used as an encoder.
@@ -39,6 +64,17 @@ pub enum LoadError {
     /// tract refuses it.
     #[error("preparing the model for this machine")]
     Prepare(#[source] TractError),
+    /// No threads to compute on.
+    #[error("preparing to compute")]
+    Threads(#[from] ThreadsError),
+    /// The graph needs something that nobody gives.
+    #[error(
+        "model needs an input `{name}` that model.toml does not list: export it with input_ids, attention_mask and token_type_ids only"
+    )]
+    Input {
+        /// Its name.
+        name: String,
+    },
     /// tract panicked on it.
     #[error("model made the engine panic while loading: {message}")]
     Panic {
@@ -82,17 +118,35 @@ pub enum EncodeError {
 }
 
 impl Encoder {
-    /// Prepares the graph in `onnx` for any length of sequence, and tries it once.
+    /// Prepares the graph in `onnx` for any number of sequences of any length, and tries it.
     ///
     /// # Errors
     /// The graph is refused, does not run, or does not do what `spec` says.
-    pub fn load(onnx: &[u8], nodes_max: usize, spec: &EncoderSpec) -> Result<Self, LoadError> {
-        let plan = catch_unwind(AssertUnwindSafe(|| -> Result<_, LoadError> {
-            let graph = onnx_graph::read(onnx, nodes_max)?;
-            prepare(graph, spec).map_err(LoadError::Prepare)
+    pub fn load(
+        onnx: &[u8],
+        nodes_max: usize,
+        spec: &EncoderSpec,
+        threads: NonZeroUsize,
+    ) -> Result<Self, LoadError> {
+        let threads = Arc::new(Threads::new(threads)?);
+        let feeds = Feeds {
+            ids: EncoderInput::InputIds.name().to_owned(),
+            mask: spec
+                .inputs
+                .contains(&EncoderInput::AttentionMask)
+                .then(|| EncoderInput::AttentionMask.name().to_owned()),
+        };
+        let prepared = catch_unwind(AssertUnwindSafe(|| -> Result<_, LoadError> {
+            Ok(plan::encoder(onnx, nodes_max, &feeds, &spec.output, Arc::clone(&threads))?)
         }))
         .unwrap_or_else(|panic| Err(LoadError::Panic { message: panic_message(&*panic) }))?;
-        let encoder = Self { plan, spec: spec.clone() };
+        for name in &prepared.inputs {
+            let fed = name == SEGMENTS || spec.inputs.iter().any(|input| input.name() == name);
+            if !fed {
+                return Err(LoadError::Input { name: name.clone() });
+            }
+        }
+        let encoder = Self { prepared, spec: spec.clone(), isa: Isa::best(), threads };
         encoder.encode(Sequence::single(&[1; PROBE_TOKENS])).map_err(LoadError::Probe)?;
         Ok(encoder)
     }
@@ -102,17 +156,36 @@ impl Encoder {
     /// # Errors
     /// The model failed, panicked, or computed something that is not an embedding.
     pub fn encode(&self, sequence: Sequence<'_>) -> Result<Vec<f32>, EncodeError> {
-        pulse::step(sequence.ids.len());
-        catch_unwind(AssertUnwindSafe(|| self.run(sequence)))
-            .unwrap_or_else(|panic| Err(EncodeError::Panic { message: panic_message(&*panic) }))
+        let mut all = self.encode_batch(&[sequence])?;
+        all.pop().ok_or(EncodeError::NotFinite)
     }
 
-    /// The embeddings of sequences that are computed together, in their order.
+    /// The embeddings of several sequences, none of them empty; each is what [`Encoder::encode`] gives for it alone.
     ///
     /// # Errors
-    /// The model failed, panicked, or computed something that is not an embedding, on any of them.
+    /// As [`Encoder::encode`]; one failure is a failure of all.
     pub fn encode_batch(&self, sequences: &[Sequence<'_>]) -> Result<Vec<Vec<f32>>, EncodeError> {
-        sequences.iter().map(|sequence| self.encode(*sequence)).collect()
+        if sequences.is_empty() {
+            return Ok(Vec::new());
+        }
+        let run = |group: &[Sequence<'_>]| {
+            pulse::step(group.iter().map(|sequence| sequence.ids.len()).sum());
+            catch_unwind(AssertUnwindSafe(|| self.run(group)))
+                .unwrap_or_else(|panic| Err(EncodeError::Panic { message: panic_message(&*panic) }))
+        };
+        if self.is_ragged() {
+            return run(sequences);
+        }
+        let mut vectors = Vec::with_capacity(sequences.len());
+        for sequence in sequences.chunks(1) {
+            vectors.extend(run(sequence)?);
+        }
+        Ok(vectors)
+    }
+
+    /// Whether several sequences are computed in one pass; otherwise they are computed one after another.
+    pub const fn is_ragged(&self) -> bool {
+        self.prepared.ragged
     }
 
     /// Width of an embedding.
@@ -120,26 +193,83 @@ impl Encoder {
         self.spec.dim as usize
     }
 
-    fn run(&self, sequence: Sequence<'_>) -> Result<Vec<f32>, EncodeError> {
-        let tokens = sequence.ids.len();
+    /// The plan's operators in order, each with the time by `now` that it took in one pass over `sequences`.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode_batch`].
+    pub fn profile(
+        &self,
+        sequences: &[Sequence<'_>],
+        now: &dyn Fn() -> Duration,
+    ) -> Result<Vec<Timing>, EncodeError> {
+        let inputs = self.inputs(sequences)?;
+        let mut timings = Vec::new();
+        let mut state = self.prepared.plan.spawn().map_err(EncodeError::Run)?;
+        let timed = |context: &EvalContext<'_>,
+                     op_state: Option<&mut (dyn OpState + 'static)>,
+                     node: &TypedNode,
+                     inputs: TVec<TValue>| {
+            let before = now();
+            let found = tract_onnx::tract_core::plan::eval(context, op_state, node, inputs);
+            let (name, op) = (node.name.clone(), node.op.name().into_owned());
+            timings.push(Timing { name, op, took: now().saturating_sub(before) });
+            found
+        };
+        state.run_plan_with_eval(inputs, timed).map_err(EncodeError::Run)?;
+        Ok(timings)
+    }
+
+    fn inputs(&self, sequences: &[Sequence<'_>]) -> Result<TVec<TValue>, EncodeError> {
+        let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
         let mut inputs = tvec!();
-        for input in &self.spec.inputs {
-            let row: Vec<i64> = match input {
-                EncoderInput::InputIds => sequence.ids.iter().copied().map(i64::from).collect(),
-                EncoderInput::AttentionMask => vec![1; tokens],
-                EncoderInput::TokenTypeIds => sequence.types().collect(),
-                // The description of a text model lists no such input.
-                EncoderInput::Bytes => continue,
+        for name in &self.prepared.inputs {
+            let numbers: Vec<i64> = if name == SEGMENTS {
+                let mut end = 0;
+                let ends = sequences.iter().map(|sequence| {
+                    end += sequence.ids.len() as i64;
+                    end
+                });
+                std::iter::once(0).chain(ends).collect()
+            } else {
+                let kind = self.spec.inputs.iter().find(|input| input.name() == name);
+                let of = |sequence: &Sequence<'_>| -> Vec<i64> {
+                    let length = sequence.ids.len();
+                    match kind {
+                        Some(EncoderInput::InputIds) => {
+                            sequence.ids.iter().copied().map(i64::from).collect()
+                        }
+                        Some(EncoderInput::AttentionMask) => vec![1; length],
+                        Some(EncoderInput::TokenTypeIds) => sequence.types().collect(),
+                        // The description of a text model lists no such input.
+                        Some(EncoderInput::Bytes) | None => vec![0; length],
+                    }
+                };
+                sequences.iter().flat_map(of).collect()
             };
-            let tensor = Tensor::from_shape(&[1, tokens], &row).map_err(EncodeError::Run)?;
-            inputs.push(tensor.into());
+            let tensor = if name == SEGMENTS {
+                Tensor::from_shape(&[numbers.len()], &numbers)
+            } else {
+                Tensor::from_shape(&[1, tokens], &numbers)
+            };
+            inputs.push(tensor.map_err(EncodeError::Run)?.into());
         }
-        let outputs = self.plan.run(inputs).map_err(EncodeError::Run)?;
-        let states = outputs.into_iter().next().map(|value| value.into_tensor());
+        Ok(inputs)
+    }
+
+    /// All of `sequences` in one pass.
+    fn run(&self, sequences: &[Sequence<'_>]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let tokens: usize = sequences.iter().map(|sequence| sequence.ids.len()).sum();
+        self.prepared.pool.begin(tokens);
+        let inputs = self.inputs(sequences)?;
+        // Splitting work is cheap for a thread of the pool, and dear for one outside it.
+        let outputs = self.threads.enter(|| self.prepared.plan.run(inputs));
+        let outputs = outputs.map_err(EncodeError::Run)?;
+        let states = outputs.into_iter().next();
         let shape = states.as_ref().map(|states| states.shape().to_vec()).unwrap_or_default();
+        let dim = self.dim();
         let expected = match self.spec.pooling {
-            Pooling::Mean | Pooling::Cls | Pooling::Last => vec![1, tokens, self.dim()],
-            Pooling::None => vec![1, self.dim()],
+            Pooling::Mean | Pooling::Cls | Pooling::Last => vec![1, tokens, dim],
+            Pooling::None => vec![sequences.len(), dim],
         };
         let wrong = || EncodeError::Shape {
             name: self.spec.output.clone(),
@@ -151,37 +281,30 @@ impl Encoder {
             return Err(wrong());
         }
         let states = states.ok_or_else(wrong)?;
-        let states = states.to_plain_array_view::<f32>().map_err(|_| wrong())?;
-        let states = states.as_slice().ok_or_else(wrong)?;
-        let mut vector = match self.spec.pooling {
-            Pooling::Mean => pooling::mean(states, self.dim()),
-            Pooling::Cls => pooling::cls(states, self.dim()),
-            Pooling::Last => pooling::last(states, self.dim()),
-            Pooling::None => states.to_vec(),
-        };
-        if self.spec.normalize {
-            pooling::normalize(&mut vector);
+        let plain = states.try_as_plain_ram().map_err(|_| wrong())?;
+        let states = plain.as_slice::<f32>().map_err(|_| wrong())?;
+        let mut starts = vec![0_u32];
+        let mut end = 0_usize;
+        for sequence in sequences {
+            end += sequence.ids.len();
+            starts.push(u32::try_from(end).map_err(|_| wrong())?);
         }
-        if vector.iter().all(|number| number.is_finite()) {
-            Ok(vector)
+        let mut rows = vec![0.0; sequences.len() * dim];
+        match self.spec.pooling {
+            Pooling::Mean => kernels::pooling::mean(self.isa, states, dim, &starts, &mut rows),
+            Pooling::Cls => kernels::pooling::pick(states, dim, Row::First, &starts, &mut rows),
+            Pooling::Last => kernels::pooling::pick(states, dim, Row::Last, &starts, &mut rows),
+            Pooling::None => rows.copy_from_slice(states),
+        }
+        if self.spec.normalize {
+            kernels::pooling::normalize(self.isa, &mut rows, dim);
+        }
+        if rows.iter().all(|number| number.is_finite()) {
+            Ok(rows.chunks_exact(dim.max(1)).map(<[f32]>::to_vec).collect())
         } else {
             Err(EncodeError::NotFinite)
         }
     }
-}
-
-fn prepare(
-    mut graph: tract_onnx::prelude::InferenceModel,
-    spec: &EncoderSpec,
-) -> TractResult<Arc<TypedSimplePlan>> {
-    graph.set_input_names(spec.inputs.iter().map(|input| input.name()))?;
-    let tokens = graph.symbols.sym("tokens");
-    for at in 0..spec.inputs.len() {
-        let shape = [1.to_dim(), tokens.to_dim()];
-        graph.set_input_fact(at, InferenceFact::dt_shape(i64::datum_type(), shape))?;
-    }
-    graph.select_outputs_by_name([&spec.output])?;
-    graph.into_typed()?.into_decluttered()?.into_optimized()?.into_runnable()
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

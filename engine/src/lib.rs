@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! - [`package`]: a model package on disk, its `model.toml`; [`faq`], [`index`]: the files of the FAQ assistant
-//! - [`text_tokenizer`] → [`sequence`] → [`encoder`] (described by [`encoder_spec`], fed by [`onnx_graph`], pooled by
+//! - [`text_tokenizer`] → [`sequence`] → [`encoder`] (described by [`encoder_spec`], fed by [`graph`], pooled by
 //!   [`pooling`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean;
 //!   [`bytes_model`]: a model of a fixed shape
 //! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
@@ -26,11 +26,11 @@ pub mod encoder;
 pub mod encoder_spec;
 pub mod faq;
 pub mod golden;
+pub mod graph;
 pub mod head;
 pub mod index;
 pub mod kernels;
 pub mod model;
-pub mod onnx_graph;
 pub mod pack;
 pub mod package;
 pub mod pooling;

@@ -32,7 +32,8 @@ fn embeddings_equal_onnxruntime() {
     for (case, found) in expected.iter().zip(found) {
         assert_eq!(found.tokens, case.tokens, "{}", case.text);
         let cosine = cosine(&found.vector, &case.vector);
-        assert!(cosine >= 0.9999, "{}: cosine {cosine}", case.text);
+        // The peer multiplies by the dequantized weights in f32; here activations are quantized too, in blocks of 32.
+        assert!(cosine >= 0.999, "{}: cosine {cosine}", case.text);
         worst = worst.min(cosine);
     }
     println!("{} texts: worst cosine {worst:.7}", expected.len());
