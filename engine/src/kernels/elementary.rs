@@ -14,6 +14,26 @@ const ERF_P: [f32; 6] =
 const ERF_Q: [f32; 6] =
     [1.0, 0.251_515_5, 0.028_644_38, 0.001_884_291_3, 7.363_833e-5, 1.197_524_9e-6];
 
+/// Beyond it Φ(x), which GELU is x times, differs from 0 or 1 by less than 3e-7.
+const PHI_END: f32 = 5.0;
+/// erf(x/√2) = x · P(2x²/25 - 1) for |x| ≤ [`PHI_END`]: coarser than the quotient above, but enough for GELU, and
+/// without the division that costs as much as ten products.
+const PHI_P: [f32; 13] = [
+    0.28272757,
+    -0.14059329,
+    0.10304287,
+    -0.08086626,
+    0.062852345,
+    -0.046670496,
+    0.032994516,
+    -0.021955976,
+    0.012335943,
+    -0.0058184597,
+    0.003994956,
+    -0.0030344764,
+    0.0009906838,
+];
+
 /// eʳ = 1 + r + r² · P(r) for |r| ≤ ln 2 / 2.
 const EXP_P: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_719, 0.001_381_458_6];
 /// Below it eˣ is taken for 0; the smallest normal number is e^-87.34.
@@ -60,8 +80,14 @@ pub(in crate::kernels) fn erf_of_half_root(x: f32) -> f32 {
 /// x/2 · (1 + erf(x/√2)), absolute error ≤ 2e-6 for |x| ≤ 16 and relative 3e-7 above. Not finite when `x` is not.
 #[inline(always)]
 pub(in crate::kernels) fn gelu(x: f32) -> f32 {
+    let bounded = if x < -PHI_END { -PHI_END } else { x };
+    let bounded = if bounded > PHI_END { PHI_END } else { bounded };
+    let at = (bounded * bounded).mul_add(2.0 / (PHI_END * PHI_END), -1.0);
+    let erf = bounded * polynomial(&PHI_P, at);
+    let erf = if x > PHI_END { 1.0 } else { erf };
+    let erf = if x < -PHI_END { -1.0 } else { erf };
     let half = 0.5 * x;
-    half.mul_add(erf_of_half_root(x), half)
+    half.mul_add(erf, half)
 }
 
 /// tanh x, absolute error ≤ 3e-7; NaN for NaN.

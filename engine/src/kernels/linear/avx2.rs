@@ -2,19 +2,19 @@
 //!
 //! `vpmaddwd` multiplies words and adds neighbours, so that nothing can overflow or saturate: weights are widened from
 //! bytes as they are loaded, once for all rows of the tile, and the input is quantized to words. A tile of 6 × 16 keeps
-//! its 12 integer sums in registers; float sums, needed once in 32 products, stay in the tile's memory.
+//! its 12 integer sums in registers; float sums, needed once in 32 products, stay in the result's memory.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi16, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_mul_ps,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_srli_epi16,
-    _mm256_storeu_ps, _mm256_storeu_si256,
+    __m256, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_madd_epi16,
+    _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 use crate::kernels::{
     isa::{Isa, Level},
     linear::{
-        packed::{BLOCK, Bits, BlockPanel},
+        packed::{BLOCK, Bits, BlockPanel, BlockRows},
         panels::FloatTile,
     },
 };
@@ -34,31 +34,39 @@ struct Rows {
     scales: *const f32,
     starts: *const i32,
     blocks: usize,
+    bias: *const f32,
+    /// Null, or rows as far apart as those of `out`.
+    residual: *const f32,
     out: *mut f32,
+    out_stride: usize,
 }
 
 /// See [`super::tile::blocks`], which has checked the lengths against each other.
 pub(in crate::kernels) fn blocks(
     isa: Isa,
     panel: BlockPanel<'_>,
-    codes: &[i16],
-    scales: &[f32],
-    starts: &[i32],
+    input: BlockRows<'_, i16>,
     out: &mut [f32],
+    out_stride: usize,
 ) {
-    let (rows, k) = (out.len() / LANES, panel.blocks * BLOCK);
-    assert!(has_avx2(isa) && (1..=6).contains(&rows) && out.len() == rows * LANES);
-    assert!(codes.len() == rows * k && scales.len() == rows * panel.blocks);
-    assert!(starts.len() == scales.len() && panel.scales.len() == panel.blocks * LANES);
+    let k = panel.blocks * BLOCK;
+    let rows = input.codes.len() / k;
+    assert!(has_avx2(isa) && (1..=6).contains(&rows) && input.codes.len() == rows * k);
+    assert!(input.scales.len() == rows * panel.blocks && input.starts.len() == input.scales.len());
+    assert!(panel.scales.len() == panel.blocks * LANES && panel.bias.len() == LANES);
     assert!(panel.codes.len() == panel.bits.bytes(k * LANES));
-    out.fill(0.0);
+    let reach = (rows - 1) * out_stride + LANES;
+    assert!(out.len() >= reach && panel.residual.is_none_or(|residual| residual.len() >= reach));
     let at = Rows {
-        codes: codes.as_ptr(),
+        codes: input.codes.as_ptr(),
         stride: k,
-        scales: scales.as_ptr(),
-        starts: starts.as_ptr(),
+        scales: input.scales.as_ptr(),
+        starts: input.starts.as_ptr(),
         blocks: panel.blocks,
+        bias: panel.bias.as_ptr(),
+        residual: panel.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
         out: out.as_mut_ptr(),
+        out_stride,
     };
     let (weights, weight_scales) = (panel.codes.as_ptr(), panel.scales.as_ptr());
     #[expect(unsafe_code, reason = "follows pointers in vector registers")]
@@ -94,6 +102,8 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
     weights: *const u8,
     weight_scales: *const f32,
 ) {
+    // SAFETY: there are 16 biases, and R rows of residuals if any, and of `out`.
+    unsafe { start::<R>(at) };
     let low = _mm256_set1_epi16(15);
     let mut weights = weights;
     for block in 0..at.blocks {
@@ -128,11 +138,34 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
             for (row, sums) in sums.iter().enumerate() {
                 let row_scale = _mm256_set1_ps(*at.scales.add(row * at.blocks + block));
                 for half in 0..2 {
-                    let total = at.out.add(row * LANES + half * HALF);
+                    let total = at.out.add(row * at.out_stride + half * HALF);
                     let scale = _mm256_mul_ps(row_scale, column_scales[half]);
                     let sum = _mm256_cvtepi32_ps(sums[half]);
                     _mm256_storeu_ps(total, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(total)));
                 }
+            }
+        }
+    }
+}
+
+/// Writes what the sums of a tile start at.
+///
+/// # Safety
+/// AVX2; 16 biases, `R` rows of residuals unless null, and `R` rows of `out`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+#[expect(unsafe_code, reason = "follows pointers in vector registers")]
+unsafe fn start<const R: usize>(at: Rows) {
+    for row in 0..R {
+        for half in [0, HALF] {
+            // SAFETY: row `row` of 16 numbers lies in each.
+            unsafe {
+                let mut total = _mm256_loadu_ps(at.bias.add(half));
+                if !at.residual.is_null() {
+                    let residual = at.residual.add(row * at.out_stride + half);
+                    total = _mm256_add_ps(total, _mm256_loadu_ps(residual));
+                }
+                _mm256_storeu_ps(at.out.add(row * at.out_stride + half), total);
             }
         }
     }

@@ -2,15 +2,17 @@
 //!
 //! What it computes, to the bit, in every form: each row of x is cut into blocks of 32 along k and quantized
 //! ([`BlockCodes`]); the products of a block are summed exactly, as integers; then
-//! `acc = fma(f32(sum), scale_x · scale_w, acc)` block after block, then `+ bias`, then the epilogue.
+//! `acc = fma(f32(sum), scale_x · scale_w, acc)` block after block, from `acc = bias` or `bias + residual` on; then GELU.
 
 use crate::kernels::{
     aligned::Aligned,
-    isa::Isa,
+    elementary,
+    gelu::gelu,
+    isa::{Isa, for_each_isa},
     linear::{
-        epilogue::{self, Epilogue, Place},
+        epilogue::Epilogue,
         packed::{BLOCK, Bits, BlockPanel, Order, WeightsError, finite, length},
-        tile::{self, ROWS, TILE_MAX},
+        tile::{self, TILE_MAX},
     },
     quantize::BlockCodes,
     scratch,
@@ -18,7 +20,8 @@ use crate::kernels::{
 };
 
 /// Rows that are quantized and multiplied before the next: their codes stay in the second cache.
-const SLAB: usize = ROWS * 20;
+/// A multiple of the rows of a tile in every form.
+const SLAB: usize = 120;
 
 /// A matrix of weights that is packed for one form.
 #[derive(Clone, Debug)]
@@ -112,10 +115,16 @@ impl BlockLinear {
         assert!(out.len() == rows * self.n, "result of {} is not {rows} × {}", out.len(), self.n);
         epilogue.check(out.len());
         let products = x.len() * self.n;
-        threads.split(out, self.n, ROWS, products, &|range, out: &mut [f32]| {
-            let x = &x[range.start * self.k..range.end * self.k];
-            self.rows(x, epilogue.rows(&range, self.n), out);
-        });
+        threads.split(
+            out,
+            self.n,
+            tile::block_rows(self.isa),
+            products,
+            &|range, out: &mut [f32]| {
+                let x = &x[range.start * self.k..range.end * self.k];
+                self.rows(x, epilogue.rows(&range, self.n), out);
+            },
+        );
     }
 
     fn rows(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
@@ -133,18 +142,88 @@ impl BlockLinear {
 
     fn slab(&self, input: &BlockCodes, rows: usize, epilogue: Epilogue<'_>, out: &mut [f32]) {
         let (lanes, blocks) = (self.order.lanes, self.k / BLOCK);
-        let panels =
-            self.codes.as_slice::<u8>().chunks_exact(self.order.panel_bytes(self.bits, self.k));
+        let panel_bytes = self.order.panel_bytes(self.bits, self.k);
+        let panels = self.codes.as_slice::<u8>().chunks_exact(panel_bytes);
         let panels = panels.zip(self.scales.as_slice::<f32>().chunks_exact(blocks * lanes));
-        let mut space = [0.0; TILE_MAX];
+        let step = tile::block_rows(self.isa);
         for ((at, (codes, scales)), bias) in panels.enumerate().zip(self.bias.chunks_exact(lanes)) {
-            let panel = BlockPanel { bits: self.bits, blocks, codes, scales };
-            for row in (0..rows).step_by(ROWS) {
-                let count = ROWS.min(rows - row);
-                let tile = &mut space[..count * lanes];
-                tile::blocks(self.isa, panel, input, row, count, tile);
-                let place = Place { row, column: at * lanes, n: self.n };
-                epilogue::store(self.isa, tile, bias, epilogue, place, out);
+            let panel = BlockPanel { bits: self.bits, blocks, codes, scales, bias, residual: None };
+            let column = at * lanes;
+            for row in (0..rows).step_by(step) {
+                let tile = Tile { row, rows: step.min(rows - row), column };
+                if column + lanes <= self.n {
+                    self.whole(panel, input, tile, epilogue, out);
+                } else {
+                    self.partial(panel, input, tile, epilogue, out);
+                }
+            }
+        }
+    }
+
+    /// A tile that lies within the result.
+    fn whole(
+        &self,
+        panel: BlockPanel<'_>,
+        input: &BlockCodes,
+        tile: Tile,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
+        let from = tile.row * self.n + tile.column;
+        let residual = epilogue.residual().map(|all| &all[from..]);
+        let panel = BlockPanel { residual, ..panel };
+        let out = &mut out[from..];
+        tile::blocks(self.isa, panel, input, tile.row, tile.rows, out, self.n);
+        if matches!(epilogue, Epilogue::Gelu) {
+            gelu_rows(self.isa, &mut out[..(tile.rows - 1) * self.n + self.order.lanes], self.n);
+        }
+    }
+
+    /// A tile whose last columns are padding: it is computed apart and cut.
+    fn partial(
+        &self,
+        panel: BlockPanel<'_>,
+        input: &BlockCodes,
+        tile: Tile,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
+        let (lanes, width) = (self.order.lanes, self.n - tile.column);
+        let (mut space, mut residuals) = ([0.0; TILE_MAX], [0.0; TILE_MAX]);
+        let part = |row: usize| (tile.row + row) * self.n + tile.column;
+        let residual = epilogue.residual().map(|all| {
+            for (row, residual) in residuals.chunks_exact_mut(lanes).take(tile.rows).enumerate() {
+                residual[..width].copy_from_slice(&all[part(row)..part(row) + width]);
+            }
+            &residuals[..]
+        });
+        let panel = BlockPanel { residual, ..panel };
+        tile::blocks(self.isa, panel, input, tile.row, tile.rows, &mut space, lanes);
+        if matches!(epilogue, Epilogue::Gelu) {
+            gelu(self.isa, &mut space[..tile.rows * lanes]);
+        }
+        for (row, tile) in space.chunks_exact(lanes).take(tile.rows).enumerate() {
+            out[part(row)..part(row) + width].copy_from_slice(&tile[..width]);
+        }
+    }
+}
+
+/// Where a tile lies in the result.
+#[derive(Clone, Copy)]
+struct Tile {
+    row: usize,
+    rows: usize,
+    column: usize,
+}
+
+for_each_isa! {
+    /// GELU of the first columns of each row, as many as the last row has.
+    fn gelu_rows(isa: Isa, rows: &mut [f32], stride: usize) {
+        let width = rows.len() % stride;
+        let width = if width == 0 { stride } else { width };
+        for row in rows.chunks_mut(stride) {
+            for value in &mut row[..width] {
+                *value = elementary::gelu(*value);
             }
         }
     }

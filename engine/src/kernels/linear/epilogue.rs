@@ -26,6 +26,14 @@ impl<'a> Epilogue<'a> {
         }
     }
 
+    /// What is added, if anything.
+    pub(in crate::kernels) const fn residual(self) -> Option<&'a [f32]> {
+        match self {
+            Self::None | Self::Gelu => None,
+            Self::Residual(all) => Some(all),
+        }
+    }
+
     /// Stops a caller whose residual does not fit.
     pub(in crate::kernels) fn check(self, out: usize) {
         match self {

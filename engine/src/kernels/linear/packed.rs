@@ -22,7 +22,7 @@ pub enum Bits {
     Four,
 }
 
-/// One panel of weights in blocks.
+/// One panel of weights in blocks, and what sums start at.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct BlockPanel<'a> {
     pub(in crate::kernels) bits: Bits,
@@ -30,6 +30,18 @@ pub(in crate::kernels) struct BlockPanel<'a> {
     pub(in crate::kernels) blocks: usize,
     pub(in crate::kernels) codes: &'a [u8],
     pub(in crate::kernels) scales: &'a [f32],
+    /// One a column.
+    pub(in crate::kernels) bias: &'a [f32],
+    /// From the tile's first number on, rows as far apart as those of the result.
+    pub(in crate::kernels) residual: Option<&'a [f32]>,
+}
+
+/// Rows of input in blocks: codes, and a scale and a start of each block.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct BlockRows<'a, T> {
+    pub(in crate::kernels) codes: &'a [T],
+    pub(in crate::kernels) scales: &'a [f32],
+    pub(in crate::kernels) starts: &'a [i32],
 }
 
 /// Why weights are refused.

@@ -1,7 +1,7 @@
 //! The tiles without special instructions, 16 columns wide. They define what the other forms compute.
 
 use crate::kernels::linear::{
-    packed::{BLOCK, Bits, BlockPanel},
+    packed::{BLOCK, Bits, BlockPanel, BlockRows},
     panels::FloatTile,
 };
 
@@ -11,31 +11,36 @@ const GROUP: usize = 2;
 
 pub(in crate::kernels) fn blocks(
     panel: BlockPanel<'_>,
-    codes: &[i16],
-    scales: &[f32],
-    starts: &[i32],
+    input: BlockRows<'_, i16>,
     out: &mut [f32],
+    stride: usize,
 ) {
     let k = panel.blocks * BLOCK;
     let block_bytes = panel.bits.bytes(BLOCK * LANES);
-    let rows = out.chunks_exact_mut(LANES).zip(codes.chunks_exact(k));
-    let rows = rows.zip(scales.chunks_exact(panel.blocks).zip(starts.chunks_exact(panel.blocks)));
-    for ((out, codes), (scales, starts)) in rows {
-        out.fill(0.0);
+    for (row, codes) in input.codes.chunks_exact(k).enumerate() {
+        let mut totals = [0.0_f32; LANES];
+        totals.copy_from_slice(panel.bias);
+        if let Some(residual) = panel.residual {
+            for (total, residual) in totals.iter_mut().zip(&residual[row * stride..]) {
+                *total += residual;
+            }
+        }
         for (block, codes) in codes.as_chunks::<BLOCK>().0.iter().enumerate() {
             let weights = &panel.codes[block * block_bytes..][..block_bytes];
-            let mut sums = [starts[block]; LANES];
+            let mut sums = [input.starts[row * panel.blocks + block]; LANES];
             match panel.bits {
                 Bits::Eight => eight(weights, codes, &mut sums),
                 Bits::Four => four(weights, codes, &mut sums),
             }
-            let weight_scales = &panel.scales[block * LANES..][..LANES];
-            for ((out, sum), scale) in out.iter_mut().zip(sums).zip(weight_scales) {
+            let row_scale = input.scales[row * panel.blocks + block];
+            let scales = &panel.scales[block * LANES..][..LANES];
+            for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
                 #[expect(clippy::cast_precision_loss, reason = "sums of a block are below 2^24")]
                 let sum = sum as f32;
-                *out = sum.mul_add(scales[block] * scale, *out);
+                *total = sum.mul_add(row_scale * scale, *total);
             }
         }
+        out[row * stride..][..LANES].copy_from_slice(&totals);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::kernels::linear::{avx2, avx512};
 use crate::kernels::{
     isa::{Isa, Level},
     linear::{
-        packed::{BLOCK, BlockPanel, Order},
+        packed::{BLOCK, BlockPanel, BlockRows, Order},
         panels::{self, FloatTile, Strided},
         portable,
     },
@@ -15,8 +15,19 @@ use crate::kernels::{
 /// Numbers in the largest tile of any form.
 pub(in crate::kernels) const TILE_MAX: usize = 12 * 32;
 
-/// Rows of a tile of integers, in every form.
+/// Rows of a tile of integers with one scale, in every form.
 pub(in crate::kernels) const ROWS: usize = 6;
+
+/// Rows of a tile of blocks: as many as the registers hold with all that a block needs.
+pub(in crate::kernels) const fn block_rows(isa: Isa) -> usize {
+    match isa.level() {
+        Level::Portable => 6,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => 6,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => 5,
+    }
+}
 
 /// How wide the form of `isa` wants quantized input.
 pub(in crate::kernels) const fn width(isa: Isa) -> Width {
@@ -29,8 +40,9 @@ pub(in crate::kernels) const fn width(isa: Isa) -> Width {
     }
 }
 
-/// `out[r][lane] = Σ over blocks, in order, fused: f32(Σ q·w) · (scale of the input · scale of the weight)` for rows
-/// `first..first + rows` of `input`.
+/// `out[r][lane] = bias (+ residual)`, and then added to it, block after block and fused:
+/// `f32(Σ q·w) · (scale of the input · scale of the weight)`, for rows `first..first + rows` of `input`. Rows of `out`
+/// are `stride` apart.
 pub(in crate::kernels) fn blocks(
     isa: Isa,
     panel: BlockPanel<'_>,
@@ -38,10 +50,14 @@ pub(in crate::kernels) fn blocks(
     first: usize,
     rows: usize,
     out: &mut [f32],
+    stride: usize,
 ) {
     let order = Order::of(isa);
     let (blocks, k) = (panel.blocks, panel.blocks * BLOCK);
-    assert!((1..=ROWS).contains(&rows) && out.len() == rows * order.lanes);
+    let reach = (rows - 1) * stride + order.lanes;
+    assert!((1..=block_rows(isa)).contains(&rows) && stride >= order.lanes && out.len() >= reach);
+    assert!(panel.bias.len() == order.lanes);
+    assert!(panel.residual.is_none_or(|residual| residual.len() >= reach));
     assert!(panel.codes.len() == order.panel_bytes(panel.bits, k));
     assert!(panel.scales.len() == blocks * order.lanes);
     let scales = &input.scales[first * blocks..(first + rows) * blocks];
@@ -49,17 +65,17 @@ pub(in crate::kernels) fn blocks(
     match isa.level() {
         Level::Portable => {
             let codes = &input.words[first * k..(first + rows) * k];
-            portable::blocks(panel, codes, scales, starts, out);
+            portable::blocks(panel, BlockRows { codes, scales, starts }, out, stride);
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
             let codes = &input.words[first * k..(first + rows) * k];
-            avx2::blocks(isa, panel, codes, scales, starts, out);
+            avx2::blocks(isa, panel, BlockRows { codes, scales, starts }, out, stride);
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => {
             let codes = &input.bytes[first * k..(first + rows) * k];
-            avx512::blocks(isa, panel, codes, scales, starts, out);
+            avx512::blocks(isa, panel, BlockRows { codes, scales, starts }, out, stride);
         }
     }
 }
