@@ -12,7 +12,7 @@
 //! # Layout
 //! - [`file`]: an ONNX file held to limits; `net`: its graph while it is rewritten; `numbers`, `blocks`, `weights`: its
 //!   constants; `shapes`: the shapes of its values; `probe`: parts of it run to see what they compute
-//! - `fused`: what a fused node computes; found by `fakes`, `tables`, `norms`, `gelus`, `linears`, `positions`, `attentions`,
+//! - `fused`: what a fused node computes; found by `fakes`, `tables`, `lookups`, `norms`, `gelus`, `linears`, `positions`, `attentions`,
 //!   `firsts`; `epilogues`: fused nodes joined; `ragged`: whether sequences may share a pass
 //! - `step`: an operator of ours in tract's plan; `pack`: the operators; `translate`: where they are put;
 //!   [`plan`]: all of it in order
@@ -27,6 +27,7 @@ mod firsts;
 mod fused;
 mod gelus;
 mod linears;
+mod lookups;
 mod net;
 mod norms;
 mod numbers;

@@ -17,7 +17,7 @@ use crate::{
         file::{self, GraphError},
         firsts,
         fused::Fused,
-        gelus, linears,
+        gelus, linears, lookups,
         net::Net,
         norms, pack, positions,
         ragged::{self, Ragged},
@@ -28,6 +28,9 @@ use crate::{
     },
     kernels::threads::Threads,
 };
+
+/// Operators of onnxruntime that have the name of another one.
+const OTHERWISE: [&str; 2] = ["Attention", "RotaryEmbedding"];
 
 /// What the plan of an encoder takes and gives.
 #[derive(Debug)]
@@ -110,6 +113,7 @@ pub(super) fn encoder_of(
 fn local(framework: &Onnx, net: &mut Net) -> Result<(), GraphError> {
     fakes::fuse(net);
     tables::fuse(net)?;
+    lookups::first(net);
     norms::fuse(net);
     gelus::fuse(net);
     linears::fuse(net)?;
@@ -120,7 +124,9 @@ fn local(framework: &Onnx, net: &mut Net) -> Result<(), GraphError> {
 fn known(framework: &Onnx, net: &Net) -> Result<(), GraphError> {
     for at in net.places() {
         let Some(node) = net.node(at).filter(|_| net.fused_at(at).is_none()) else { continue };
-        if !framework.op_register.0.contains_key(&node.op_type) {
+        // tract goes by the name alone, and these mean something else in the standard.
+        let other = node.domain == "com.microsoft" && OTHERWISE.contains(&node.op_type.as_str());
+        if other || !framework.op_register.0.contains_key(&node.op_type) {
             let domain = if node.domain.is_empty() { "" } else { "::" };
             let op = format!("{}{domain}{}", node.domain, node.op_type);
             let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };

@@ -54,7 +54,7 @@ fn run(prepared: &Prepared, sequences: &[Vec<i64>]) -> (Vec<usize>, Vec<f32>) {
 }
 
 /// What tract gives without us.
-fn stock(model: &ModelProto, ids: &[i64]) -> Vec<f32> {
+pub(super) fn stock(model: &ModelProto, ids: &[i64]) -> Vec<f32> {
     let mut found = framework().model_for_proto_model(model).unwrap();
     for at in 0..3 {
         let shape = [1.to_dim(), ids.len().to_dim()];
@@ -266,4 +266,62 @@ fn constants_that_do_not_fit_and_unknown_operators_are_named() {
         said,
         "node `states` of model.onnx uses the operator `Frobnicate`, which this engine does not know: export the model with standard operators, or without this one"
     );
+}
+
+/// Position embeddings alone, from what `write` makes of the ids.
+fn placed(write: &dyn Fn(&mut Writer) -> String) -> ModelProto {
+    let mut writer = Writer::new(11);
+    let table: Vec<f32> = (0..2000 * WIDTH).map(|_| writer.random()).collect();
+    let table = writer.floats("table", &[2000, WIDTH], &table);
+    let positions = write(&mut writer);
+    let output = writer.node("Gather", &[&table, &positions], "states");
+    writer.finish(&output)
+}
+
+/// As RoBERTa counts: padding, here 1, has a position of its own and is not counted.
+fn counted(writer: &mut Writer) -> String {
+    let pad = writer.ints("pad", &[], &[1]);
+    let padding = writer.node("Equal", &["input_ids", &pad], "padding");
+    let text = writer.node("Not", &[&padding], "text");
+    let ones = writer.with("Cast", &[&text], "ones", vec![int("to", 6)]);
+    let axis = writer.ints("axis", &[], &[1]);
+    let sums = writer.node("CumSum", &[&ones, &axis], "sums");
+    let kept = writer.node("Mul", &[&sums, &ones], "kept32");
+    let kept = writer.with("Cast", &[&kept], "kept", vec![int("to", 7)]);
+    writer.node("Add", &[&kept, &pad], "positions")
+}
+
+#[test]
+fn positions_that_skip_padding_are_found_by_what_they_are() {
+    let model = placed(&counted);
+    let prepared = ours(model.clone(), "states").unwrap();
+    assert!(
+        prepared.ragged && kinds(&prepared).contains_key("Positions"),
+        "{:?}",
+        kinds(&prepared)
+    );
+    let sequences = [vec![5, 6, 7], vec![9], vec![0, 1, 7, 1, 1, 8], vec![1, 4]];
+    let alone: Vec<f32> = sequences.iter().flat_map(|ids| stock(&model, ids)).collect();
+    assert!(run(&prepared, &sequences).1 == alone);
+}
+
+#[test]
+fn positions_counted_otherwise_are_left_to_tract() {
+    let backwards = |writer: &mut Writer| {
+        let positions = counted(writer);
+        let most = writer.ints("most", &[], &[1000]);
+        writer.node("Sub", &[&most, &positions], "backwards")
+    };
+    let every_other = |writer: &mut Writer| {
+        let positions = counted(writer);
+        let two = writer.ints("two", &[], &[2]);
+        writer.node("Mul", &[&positions, &two], "every_other")
+    };
+    for write in [&backwards as &dyn Fn(&mut Writer) -> String, &every_other] {
+        let model = placed(write);
+        let prepared = ours(model.clone(), "states").unwrap();
+        assert!(!prepared.ragged && !kinds(&prepared).contains_key("Positions"));
+        let ids = [5, 1, 7, 8];
+        assert!(run(&prepared, &[ids.to_vec()]).1 == stock(&model, &ids));
+    }
 }
