@@ -31,7 +31,7 @@ use engine::kernels::{
     threads::Threads,
 };
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 15;
 /// Each kernel runs for about so long a round.
 const ROUND_S: f64 = 0.004;
 const PEAK_ROUNDS: usize = 4096;
