@@ -17,6 +17,16 @@ use engine::{encoder::Encoder, package::Spec, sequence::Sequence};
 /// Passes measured.
 const PASSES: usize = 50;
 
+/// What the system says this process holds, and held at most.
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or_else(String::new, |rest| rest.trim().to_owned())
+    };
+    format!("{} (at most {})", line("VmRSS:"), line("VmHWM:"))
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let path = words.next().ok_or("say which model.onnx")?;
@@ -28,8 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let encoder = Encoder::load(&onnx, 20_000, &spec.encoder, threads)?;
     println!(
-        "loaded in {:.0} ms, ragged: {}",
+        "loaded in {:.0} ms, {} resident, ragged: {}",
         began.elapsed().as_secs_f64() * 1e3,
+        resident(),
         encoder.is_ragged()
     );
     let ids: Vec<u32> = (0..tokens as u32).map(|at| 1000 + at * 37 % 20_000).collect();
