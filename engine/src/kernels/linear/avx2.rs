@@ -26,7 +26,6 @@ const HALF: usize = 8;
 const STEP: usize = 32;
 
 /// Pointers into the rows' share of a tile. The tile functions below are the only ones to follow them.
-#[derive(Clone, Copy)]
 struct Rows {
     codes: *const i16,
     /// Codes from a row to the next.
@@ -44,8 +43,8 @@ struct Rows {
 /// See [`super::tile::blocks`], which has checked the lengths against each other.
 pub(in crate::kernels) fn blocks(
     isa: Isa,
-    panel: BlockPanel<'_>,
-    input: BlockRows<'_, i16>,
+    panel: &BlockPanel<'_>,
+    input: &BlockRows<'_, i16>,
     out: &mut [f32],
     out_stride: usize,
 ) {
@@ -73,18 +72,18 @@ pub(in crate::kernels) fn blocks(
     // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
     unsafe {
         match (panel.bits, rows) {
-            (Bits::Eight, 1) => block_tile::<1, false>(at, weights, weight_scales),
-            (Bits::Eight, 2) => block_tile::<2, false>(at, weights, weight_scales),
-            (Bits::Eight, 3) => block_tile::<3, false>(at, weights, weight_scales),
-            (Bits::Eight, 4) => block_tile::<4, false>(at, weights, weight_scales),
-            (Bits::Eight, 5) => block_tile::<5, false>(at, weights, weight_scales),
-            (Bits::Eight, _) => block_tile::<6, false>(at, weights, weight_scales),
-            (Bits::Four, 1) => block_tile::<1, true>(at, weights, weight_scales),
-            (Bits::Four, 2) => block_tile::<2, true>(at, weights, weight_scales),
-            (Bits::Four, 3) => block_tile::<3, true>(at, weights, weight_scales),
-            (Bits::Four, 4) => block_tile::<4, true>(at, weights, weight_scales),
-            (Bits::Four, 5) => block_tile::<5, true>(at, weights, weight_scales),
-            (Bits::Four, _) => block_tile::<6, true>(at, weights, weight_scales),
+            (Bits::Eight, 1) => block_tile::<1, false>(&at, weights, weight_scales),
+            (Bits::Eight, 2) => block_tile::<2, false>(&at, weights, weight_scales),
+            (Bits::Eight, 3) => block_tile::<3, false>(&at, weights, weight_scales),
+            (Bits::Eight, 4) => block_tile::<4, false>(&at, weights, weight_scales),
+            (Bits::Eight, 5) => block_tile::<5, false>(&at, weights, weight_scales),
+            (Bits::Eight, _) => block_tile::<6, false>(&at, weights, weight_scales),
+            (Bits::Four, 1) => block_tile::<1, true>(&at, weights, weight_scales),
+            (Bits::Four, 2) => block_tile::<2, true>(&at, weights, weight_scales),
+            (Bits::Four, 3) => block_tile::<3, true>(&at, weights, weight_scales),
+            (Bits::Four, 4) => block_tile::<4, true>(&at, weights, weight_scales),
+            (Bits::Four, 5) => block_tile::<5, true>(&at, weights, weight_scales),
+            (Bits::Four, _) => block_tile::<6, true>(&at, weights, weight_scales),
         }
     }
 }
@@ -98,7 +97,7 @@ fn has_avx2(isa: Isa) -> bool {
 #[target_feature(enable = "avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
 unsafe fn block_tile<const R: usize, const FOUR: bool>(
-    at: Rows,
+    at: &Rows,
     weights: *const u8,
     weight_scales: *const f32,
 ) {
@@ -155,7 +154,7 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn start<const R: usize>(at: Rows) {
+unsafe fn start<const R: usize>(at: &Rows) {
     for row in 0..R {
         for half in [0, HALF] {
             // SAFETY: row `row` of 16 numbers lies in each.

@@ -26,7 +26,6 @@ const HALF: usize = 16;
 const STEP: usize = 128;
 
 /// Pointers into the rows' share of a tile. The tile functions below are the only ones to follow them.
-#[derive(Clone, Copy)]
 struct Rows {
     codes: *const i8,
     /// Codes from a row to the next.
@@ -44,8 +43,8 @@ struct Rows {
 /// See [`super::tile::blocks`], which has checked the lengths against each other.
 pub(in crate::kernels) fn blocks(
     isa: Isa,
-    panel: BlockPanel<'_>,
-    input: BlockRows<'_, i8>,
+    panel: &BlockPanel<'_>,
+    input: &BlockRows<'_, i8>,
     out: &mut [f32],
     out_stride: usize,
 ) {
@@ -77,16 +76,16 @@ pub(in crate::kernels) fn blocks(
     // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
     unsafe {
         match (panel.bits, rows) {
-            (Bits::Eight, 1) => block_tile::<1, false>(at, weights, weight_scales),
-            (Bits::Eight, 2) => block_tile::<2, false>(at, weights, weight_scales),
-            (Bits::Eight, 3) => block_tile::<3, false>(at, weights, weight_scales),
-            (Bits::Eight, 4) => block_tile::<4, false>(at, weights, weight_scales),
-            (Bits::Eight, _) => block_tile::<5, false>(at, weights, weight_scales),
-            (Bits::Four, 1) => block_tile::<1, true>(at, weights, weight_scales),
-            (Bits::Four, 2) => block_tile::<2, true>(at, weights, weight_scales),
-            (Bits::Four, 3) => block_tile::<3, true>(at, weights, weight_scales),
-            (Bits::Four, 4) => block_tile::<4, true>(at, weights, weight_scales),
-            (Bits::Four, _) => block_tile::<5, true>(at, weights, weight_scales),
+            (Bits::Eight, 1) => block_tile::<1, false>(&at, weights, weight_scales),
+            (Bits::Eight, 2) => block_tile::<2, false>(&at, weights, weight_scales),
+            (Bits::Eight, 3) => block_tile::<3, false>(&at, weights, weight_scales),
+            (Bits::Eight, 4) => block_tile::<4, false>(&at, weights, weight_scales),
+            (Bits::Eight, _) => block_tile::<5, false>(&at, weights, weight_scales),
+            (Bits::Four, 1) => block_tile::<1, true>(&at, weights, weight_scales),
+            (Bits::Four, 2) => block_tile::<2, true>(&at, weights, weight_scales),
+            (Bits::Four, 3) => block_tile::<3, true>(&at, weights, weight_scales),
+            (Bits::Four, 4) => block_tile::<4, true>(&at, weights, weight_scales),
+            (Bits::Four, _) => block_tile::<5, true>(&at, weights, weight_scales),
         }
     }
 }
@@ -96,7 +95,7 @@ pub(in crate::kernels) fn blocks(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
 unsafe fn block_tile<const R: usize, const FOUR: bool>(
-    at: Rows,
+    at: &Rows,
     weights: *const u8,
     weight_scales: *const f32,
 ) {
@@ -160,7 +159,7 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn started<const R: usize>(at: Rows) -> [[__m512; 2]; R] {
+unsafe fn started<const R: usize>(at: &Rows) -> [[__m512; 2]; R] {
     // SAFETY: the caller's promise.
     let bias = unsafe { [_mm512_loadu_ps(at.bias), _mm512_loadu_ps(at.bias.add(HALF))] };
     let mut totals = [bias; R];

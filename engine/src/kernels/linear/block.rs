@@ -152,9 +152,9 @@ impl BlockLinear {
             for row in (0..rows).step_by(step) {
                 let tile = Tile { row, rows: step.min(rows - row), column };
                 if column + lanes <= self.n {
-                    self.whole(panel, input, tile, epilogue, out);
+                    self.whole(&panel, input, tile, epilogue, out);
                 } else {
-                    self.partial(panel, input, tile, epilogue, out);
+                    self.partial(&panel, input, tile, epilogue, out);
                 }
             }
         }
@@ -163,7 +163,7 @@ impl BlockLinear {
     /// A tile that lies within the result.
     fn whole(
         &self,
-        panel: BlockPanel<'_>,
+        panel: &BlockPanel<'_>,
         input: &BlockCodes,
         tile: Tile,
         epilogue: Epilogue<'_>,
@@ -171,7 +171,7 @@ impl BlockLinear {
     ) {
         let from = tile.row * self.n + tile.column;
         let residual = epilogue.residual().map(|all| &all[from..]);
-        let panel = BlockPanel { residual, ..panel };
+        let panel = &BlockPanel { residual, ..*panel };
         let out = &mut out[from..];
         tile::blocks(self.isa, panel, input, tile.row, tile.rows, out, self.n);
         if matches!(epilogue, Epilogue::Gelu) {
@@ -182,7 +182,7 @@ impl BlockLinear {
     /// A tile whose last columns are padding: it is computed apart and cut.
     fn partial(
         &self,
-        panel: BlockPanel<'_>,
+        panel: &BlockPanel<'_>,
         input: &BlockCodes,
         tile: Tile,
         epilogue: Epilogue<'_>,
@@ -197,7 +197,7 @@ impl BlockLinear {
             }
             &residuals[..]
         });
-        let panel = BlockPanel { residual, ..panel };
+        let panel = &BlockPanel { residual, ..*panel };
         tile::blocks(self.isa, panel, input, tile.row, tile.rows, &mut space, lanes);
         if matches!(epilogue, Epilogue::Gelu) {
             gelu(self.isa, &mut space[..tile.rows * lanes]);

@@ -10,8 +10,8 @@ const LANES: usize = 16;
 const GROUP: usize = 2;
 
 pub(in crate::kernels) fn blocks(
-    panel: BlockPanel<'_>,
-    input: BlockRows<'_, i16>,
+    panel: &BlockPanel<'_>,
+    input: &BlockRows<'_, i16>,
     out: &mut [f32],
     stride: usize,
 ) {

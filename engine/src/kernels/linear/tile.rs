@@ -45,7 +45,7 @@ pub(in crate::kernels) const fn width(isa: Isa) -> Width {
 /// are `stride` apart.
 pub(in crate::kernels) fn blocks(
     isa: Isa,
-    panel: BlockPanel<'_>,
+    panel: &BlockPanel<'_>,
     input: &BlockCodes,
     first: usize,
     rows: usize,
@@ -65,17 +65,17 @@ pub(in crate::kernels) fn blocks(
     match isa.level() {
         Level::Portable => {
             let codes = &input.words[first * k..(first + rows) * k];
-            portable::blocks(panel, BlockRows { codes, scales, starts }, out, stride);
+            portable::blocks(panel, &BlockRows { codes, scales, starts }, out, stride);
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
             let codes = &input.words[first * k..(first + rows) * k];
-            avx2::blocks(isa, panel, BlockRows { codes, scales, starts }, out, stride);
+            avx2::blocks(isa, panel, &BlockRows { codes, scales, starts }, out, stride);
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => {
             let codes = &input.bytes[first * k..(first + rows) * k];
-            avx512::blocks(isa, panel, BlockRows { codes, scales, starts }, out, stride);
+            avx512::blocks(isa, panel, &BlockRows { codes, scales, starts }, out, stride);
         }
     }
 }
