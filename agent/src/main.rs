@@ -36,7 +36,7 @@ use tokio::runtime;
 
 /// Version of what `--self-check` prints; `protocol` is that of gateway and worker.
 const SELF_CHECK: &str =
-    concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"protocol\":1}");
+    concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"protocol\":2}");
 const UMASK: u32 = 0o027;
 const LISTEN: &str = "127.0.0.1:7411";
 
@@ -184,7 +184,8 @@ fn run(cli: Cli, passed: PassedSockets) -> anyhow::Result<()> {
         Some(Role::Worker(args)) => {
             end_with_supervisor()?;
             logging::start("worker")?;
-            worker::run(args.slot_dir, release_from_env()?, passed)?;
+            let policy = worker::policy_from(|name| env::var(name).ok())?;
+            worker::run(args.slot_dir, release_from_env()?, policy, passed)?;
             Ok(())
         }
         Some(Role::Updater(args)) => {

@@ -142,6 +142,14 @@ pub enum GoldenError {
         /// What it should expect.
         wanted: &'static str,
     },
+    /// An input has no scores to expect.
+    #[error("computing the scores to expect for `{input}`: {reason}")]
+    NoScores {
+        /// The input.
+        input: String,
+        /// Why.
+        reason: String,
+    },
     /// An input has no embedding to expect.
     #[error("computing what to expect for `{text}`")]
     Build {
@@ -229,6 +237,22 @@ pub fn expect_embeddings<T: AsRef<str>>(
             }
         })
         .collect()
+}
+
+/// The golden set of a model that gives scores: what `scores` gives for `inputs` today.
+///
+/// # Errors
+/// Names the first input that has no scores.
+pub fn expect_scores(
+    inputs: Vec<GoldenInput>,
+    scores: impl Fn(&GoldenInput) -> Result<Vec<f32>, String>,
+) -> Result<GoldenSet, GoldenError> {
+    let cases = inputs.into_iter().map(|input| match scores(&input) {
+        Ok(scores) => Ok(GoldenScores { input, scores }),
+        Err(reason) => Err(GoldenError::NoScores { input: input.to_string(), reason }),
+    });
+    let scores = cases.collect::<Result<_, _>>()?;
+    Ok(GoldenSet { schema: SCHEMA, embeddings: Vec::new(), answers: Vec::new(), scores })
 }
 
 /// Tries every input of `set`. `now_us` is a clock that never goes back, in microseconds.

@@ -8,7 +8,7 @@
 //! - [`package`]: a model package on disk, its `model.toml`; [`faq`], [`index`]: the files of the FAQ assistant
 //! - [`text_tokenizer`] → [`sequence`] → [`encoder`] (described by [`encoder_spec`], fed by [`graph`], pooled by
 //!   [`pooling`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean;
-//!   [`bytes_model`]: a model of a fixed shape
+//!   [`bytes_model`]: a model of a fixed shape, of which [`magika`] is one
 //! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
@@ -30,6 +30,7 @@ pub mod graph;
 pub mod head;
 pub mod index;
 pub mod kernels;
+pub mod magika;
 pub mod model;
 pub mod pack;
 pub mod package;

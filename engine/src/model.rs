@@ -130,26 +130,47 @@ impl Model {
         if Digest::of(&onnx) != package.model_digest {
             return Err(ModelError::Changed { file: MODEL_FILE });
         }
+        let tokenizer = match spec.task {
+            Task::Bytes => Vec::new(),
+            Task::Embedding | Task::Assistant | Task::Classification | Task::Rerank => {
+                package.read(TOKENIZER_FILE)?
+            }
+        };
+        let mut model = Self::assemble(spec, &onnx, &tokenizer)?;
+        drop(onnx);
+        if let Parts::Text { embedder, assistant } = &mut model.parts {
+            *assistant = load_assistant(package, &model.spec, embedder)?;
+        }
+        golden.check_task(model.spec.task)?;
+        Ok(Self { golden, ..model })
+    }
+
+    /// A model that is no package yet: without the entries of an assistant, and with an empty golden set. A model of
+    /// bytes has no tokenizer.
+    ///
+    /// # Errors
+    /// The tokenizer or the graph is refused.
+    pub fn assemble(spec: Spec, onnx: &[u8], tokenizer: &[u8]) -> Result<Self, ModelError> {
+        let name = || spec.name.clone();
         let parts = match spec.task {
             Task::Bytes => {
                 let (nodes_max, window) =
                     (spec.limits.nodes_max as usize, spec.tokenizer.max_tokens as usize);
-                let model = BytesModel::load(&onnx, nodes_max, &spec.encoder, window);
-                Parts::Bytes(
-                    model
-                        .map_err(|source| ModelError::Bytes { name: spec.name.clone(), source })?,
-                )
+                let model = BytesModel::load(onnx, nodes_max, &spec.encoder, window);
+                Parts::Bytes(model.map_err(|source| ModelError::Bytes { name: name(), source })?)
             }
             Task::Embedding | Task::Assistant | Task::Classification | Task::Rerank => {
-                let tokenizer = package.read(TOKENIZER_FILE)?;
-                let embedder = Embedder::load(&spec, &onnx, &tokenizer)
-                    .map_err(|source| ModelError::Embedder { name: spec.name.clone(), source })?;
-                drop(onnx);
-                let assistant = load_assistant(package, &spec, &embedder)?;
-                Parts::Text { embedder: Box::new(embedder), assistant }
+                let embedder = Embedder::load(&spec, onnx, tokenizer)
+                    .map_err(|source| ModelError::Embedder { name: name(), source })?;
+                Parts::Text { embedder: Box::new(embedder), assistant: None }
             }
         };
-        golden.check_task(spec.task)?;
+        let golden = GoldenSet {
+            schema: golden::SCHEMA,
+            embeddings: Vec::new(),
+            answers: Vec::new(),
+            scores: Vec::new(),
+        };
         Ok(Self { spec, parts, golden })
     }
 

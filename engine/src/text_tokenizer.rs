@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams};
+use tokenizers::{
+    EncodeInput, Encoding, Model as _, OffsetType, PreTokenizer as _, Tokenizer, TruncationParams,
+};
 
 use crate::sequence::Sequence;
 
@@ -150,14 +152,12 @@ impl TextTokenizer {
         let added = |at: &usize| mask.get(*at) == Some(&1);
         let in_front = (0..mask.len()).take_while(added).count();
         let behind = (in_front..mask.len()).rev().take_while(added).count();
+        let whole = self.uncut(text).map_err(TextError::Tokenize)?;
         let mut tokens = Tokens::default();
         if special == Special::Keep {
             tokens.push(&first, 0..in_front);
         }
-        // What is cut off follows in parts, each with the added tokens around it.
-        for part in std::iter::once(&first).chain(first.get_overflowing()) {
-            tokens.push(part, in_front..part.len().saturating_sub(behind));
-        }
+        tokens.push(&whole, 0..whole.len());
         if special == Special::Keep {
             tokens.push(&first, mask.len() - behind..mask.len());
         }
@@ -170,6 +170,18 @@ impl TextTokenizer {
     /// The tokenizer cannot make text of them.
     pub fn decode(&self, ids: &[u32], special: Special) -> Result<String, TextError> {
         self.tokenizer.decode(ids, special == Special::Leave).map_err(TextError::Decode)
+    }
+
+    /// The tokens of `text` alone. What cuts texts stops reading early, so this goes the same way without it.
+    fn uncut(&self, text: &str) -> Result<Encoding, tokenizers::Error> {
+        let tokenizer = &self.tokenizer;
+        let added = tokenizer.get_added_vocabulary();
+        let mut pieces = added.extract_and_normalize(tokenizer.get_normalizer(), text);
+        if let Some(splitter) = tokenizer.get_pre_tokenizer() {
+            splitter.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| tokenizer.get_model().tokenize(piece.get()))?;
+        pieces.into_encoding(None, 0, OffsetType::Byte)
     }
 
     fn check(&self, text: &str) -> Result<(), TextError> {

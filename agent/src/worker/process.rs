@@ -9,6 +9,7 @@ use std::{
 };
 
 use engine::worker::{
+    policy::Policy,
     roster::SignedPackages,
     serve::{self, ServeError, WorkerConfig},
 };
@@ -27,6 +28,11 @@ use crate::sockets::{PassedSockets, SocketError, WORKER};
 
 /// Most threads that compute, however many processors there are.
 const THREADS_MAX: usize = 8;
+/// What loaded models may take of memory together, in MiB; without it all models of the slot are loaded.
+pub const MEMORY_VARIABLE: &str = "SOCLE_MODELS_MEMORY_MIB";
+/// Models that stay loaded, with commas between them.
+pub const PINNED_VARIABLE: &str = "SOCLE_PINNED_MODELS";
+
 /// Longest pause between two words to the watchdog.
 const FEED_EVERY: Duration = Duration::from_secs(5);
 
@@ -66,6 +72,12 @@ pub enum WorkerError {
     /// The manifest is verified and wrong in itself.
     #[error("reading the manifest of release {}", .0.short())]
     Content(Digest, #[source] ManifestError),
+    /// Not a size.
+    #[error("{MEMORY_VARIABLE} is `{value}`; give a number of MiB, or leave it out")]
+    Memory {
+        /// What it is.
+        value: String,
+    },
     /// The engine.
     #[error("serving the models of `{}`", slot_dir.display())]
     Serve {
@@ -76,6 +88,26 @@ pub enum WorkerError {
     },
 }
 
+/// How the worker shares the machine: as always, but for what `variable` says under [`MEMORY_VARIABLE`] and
+/// [`PINNED_VARIABLE`].
+///
+/// # Errors
+/// A value that is none.
+pub fn policy_from(variable: impl Fn(&str) -> Option<String>) -> Result<Policy, WorkerError> {
+    let said = |name| variable(name).filter(|value| !value.is_empty());
+    let memory_bytes = said(MEMORY_VARIABLE).map(|value| match value.parse::<u32>() {
+        Ok(mib) if mib > 0 => Ok(u64::from(mib) << 20),
+        Ok(_) | Err(_) => Err(WorkerError::Memory { value }),
+    });
+    let pinned = said(PINNED_VARIABLE).unwrap_or_default();
+    let pinned = pinned.split(',').map(str::trim).filter(|name| !name.is_empty());
+    Ok(Policy {
+        memory_bytes: memory_bytes.transpose()?,
+        pinned: pinned.map(str::to_owned).collect(),
+        ..Policy::default()
+    })
+}
+
 /// Serves the models in `slot_dir` on the socket among `passed`. `release` is the one that the launcher verified there:
 /// then a model file counts only if its content, as read, is what that release signs.
 ///
@@ -84,6 +116,7 @@ pub enum WorkerError {
 pub fn run(
     slot_dir: PathBuf,
     release: Option<Digest>,
+    policy: Policy,
     mut passed: PassedSockets,
 ) -> Result<(), WorkerError> {
     let listener = passed.unix(WORKER)?.ok_or(WorkerError::NoSocket)?;
@@ -93,8 +126,13 @@ pub fn run(
     feed_watchdog().map_err(WorkerError::Watchdog)?;
     tracing::info!(slot_dir = %slot_dir.display(), threads, "worker serves");
     let signed = release.map(|release| signed(&slot_dir, release)).transpose()?;
-    let config =
-        WorkerConfig { release, signed, threads, ..WorkerConfig::new(slot_dir.clone(), listener) };
+    let config = WorkerConfig {
+        release,
+        signed,
+        threads,
+        policy,
+        ..WorkerConfig::new(slot_dir.clone(), listener)
+    };
     serve::run(config).map_err(|source| WorkerError::Serve { slot_dir, source })
 }
 
@@ -135,4 +173,28 @@ fn feed_watchdog() -> io::Result<()> {
         }
     };
     thread::Builder::new().name("watchdog".into()).spawn(feed).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_bounds_memory_and_pins_models() {
+        let policy = |memory: &str, pinned: &str| {
+            policy_from(|name| match name {
+                MEMORY_VARIABLE => Some(memory.to_owned()),
+                PINNED_VARIABLE => Some(pinned.to_owned()),
+                _ => None,
+            })
+        };
+        let said = policy("512", "faq, files@2,").unwrap();
+        assert_eq!(said.memory_bytes, Some(512 << 20));
+        assert_eq!(said.pinned, ["faq", "files@2"]);
+        assert_eq!(policy("", "").unwrap(), Policy::default());
+        for wrong in ["0", "much", "-1"] {
+            let refused = policy(wrong, "").unwrap_err().to_string();
+            assert!(refused.contains("SOCLE_MODELS_MEMORY_MIB"), "{refused}");
+        }
+    }
 }

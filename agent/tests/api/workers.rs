@@ -80,6 +80,7 @@ fn a_worker_that_is_killed_costs_no_answer() {
     });
     worker.kill().unwrap();
     worker.wait().unwrap();
+    runtime.block_on(async { tokio::time::timeout(WAIT, client.gone()).await }).unwrap();
     let mut worker = start(folder.path(), &listener, None);
     runtime.block_on(async {
         assert_eq!(embed(&client).await.unwrap(), 384);

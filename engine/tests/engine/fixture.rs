@@ -1,11 +1,17 @@
 //! The real model, and packages made from it.
 
-use std::{env, fs, path::PathBuf, sync::OnceLock};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use engine::{
     embedder::Embedder,
+    golden::{self, GoldenInput},
+    model::Model,
     pack::{FaqRecipe, GoldenRecipe, Recipe, pack},
-    package::{FAQ_FILE, MODEL_FILE, Spec, TOKENIZER_FILE},
+    package::{FAQ_FILE, GOLDEN_FILE, MODEL_FILE, SPEC_FILE, Spec, TOKENIZER_FILE, Task},
 };
 use tempfile::TempDir;
 
@@ -19,11 +25,22 @@ pub(crate) const GOLDEN_TEXTS: [&str; 4] = [
 
 /// Reads one file of the real model. It is fetched, not committed.
 pub(crate) fn real(file: &str) -> Vec<u8> {
+    let dir = env::var_os("SOCLE_MODEL_DIR").map(PathBuf::from);
+    fetched(dir.unwrap_or_else(|| cached("minilm-int8")).join(file))
+}
+
+/// Reads one file of Magika. It is fetched, not committed.
+pub(crate) fn magika(file: &str) -> Vec<u8> {
+    fetched(cached("magika").join(file))
+}
+
+fn cached(model: &str) -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
-    let dir = env::var_os("SOCLE_MODEL_DIR").map(PathBuf::from);
-    let dir = dir.or_else(|| Some(cache?.join("socle/models/minilm-int8"))).unwrap();
-    let path = dir.join(file);
+    cache.unwrap().join("socle/models").join(model)
+}
+
+fn fetched(path: PathBuf) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|reason| {
         panic!("`{}`: {reason}: fetch the model with `cargo xtask fetch`", path.display())
     })
@@ -55,6 +72,43 @@ pub(crate) fn faq() -> Vec<u8> {
         .to_string()
     });
     lines.join("\n").into_bytes()
+}
+
+/// Lays the package of a model that gives scores into `<slot>/models/<spec.name>-<spec.version>`, with the scores of
+/// `inputs` as its golden set.
+pub(crate) fn lay_scores(
+    slot: &Path,
+    spec: &Spec,
+    onnx: &[u8],
+    inputs: Vec<GoldenInput>,
+) -> PathBuf {
+    let tokenizer = if spec.task == Task::Bytes { Vec::new() } else { real(TOKENIZER_FILE) };
+    let model = Model::assemble(spec.clone(), onnx, &tokenizer).unwrap();
+    let golden = golden::expect_scores(inputs, |input| model.scores(input)).unwrap();
+    let dir = slot.join("models").join(format!("{}-{}", spec.name, spec.version));
+    fs::create_dir_all(&dir).unwrap();
+    put(&dir.join(MODEL_FILE), onnx);
+    put(&dir.join(SPEC_FILE), spec.to_toml().unwrap().as_bytes());
+    put(&dir.join(GOLDEN_FILE), &serde_json::to_vec(&golden).unwrap());
+    if !tokenizer.is_empty() {
+        put(&dir.join(TOKENIZER_FILE), &tokenizer);
+    }
+    dir
+}
+
+/// Lays a package that makes embeddings into `<slot>/models/<spec.name>-<spec.version>`.
+pub(crate) fn lay_embedder(slot: &Path, spec: &Spec) {
+    let (onnx, tokenizer) = (real(MODEL_FILE), real(TOKENIZER_FILE));
+    let golden = GoldenRecipe::Record(&["printer"]);
+    let recipe = Recipe { spec, onnx: &onnx, tokenizer: &tokenizer, faq: None, golden };
+    let packed = pack(&recipe, |_, _| ()).unwrap();
+    let dir = slot.join("models").join(format!("{}-{}", spec.name, spec.version));
+    fs::create_dir_all(&dir).unwrap();
+    let given = [(MODEL_FILE, onnx), (TOKENIZER_FILE, tokenizer)];
+    let given = given.map(|(name, bytes)| (name.to_owned(), bytes));
+    for (name, bytes) in packed.files.into_iter().chain(given) {
+        put(&dir.join(name), &bytes);
+    }
 }
 
 /// Labelled questions for [`faq`].
@@ -101,6 +155,6 @@ pub(crate) fn slot() -> (TempDir, PathBuf) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a temporary folder of a test needs no durability")]
-pub(crate) fn put(path: &std::path::Path, bytes: &[u8]) {
+pub(crate) fn put(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }

@@ -3,6 +3,8 @@
 
 mod demo_faq;
 mod embeddings;
+mod families;
 mod fixture;
 mod packages;
+mod sharing;
 mod worker;

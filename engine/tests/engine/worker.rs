@@ -40,20 +40,20 @@ const MODEL: &str = "it-faq";
 /// Requests that may wait where a full queue is to be seen.
 const WAITING_MAX: usize = 64;
 /// Longer than any answer takes on a busy machine.
-const WAIT: Duration = Duration::from_secs(60);
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
-struct Worker {
+pub(crate) struct Worker {
     _folder: TempDir,
     socket: PathBuf,
     thread: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Worker {
-    fn start(folder: TempDir) -> Self {
+    pub(crate) fn start(folder: TempDir) -> Self {
         Self::under(Policy::default(), folder)
     }
 
-    fn under(policy: Policy, folder: TempDir) -> Self {
+    pub(crate) fn under(policy: Policy, folder: TempDir) -> Self {
         let socket = folder.path().join("w.sock");
         let config = WorkerConfig {
             threads: NonZeroUsize::MIN,
@@ -65,23 +65,23 @@ impl Worker {
         Self { _folder: folder, socket, thread: std::thread::spawn(move || run(config)) }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(&self.socket, WAIT).unwrap()
     }
 
-    fn stream(&self) -> UnixStream {
+    pub(crate) fn stream(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();
         stream
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         assert_eq!(self.client().call(Call::Shutdown).unwrap(), Reply::Bye);
         self.thread.join().unwrap().unwrap();
     }
 }
 
-fn empty() -> TempDir {
+pub(crate) fn empty() -> TempDir {
     let folder = TempDir::new().unwrap();
     std::fs::create_dir(folder.path().join("models")).unwrap();
     folder
@@ -102,7 +102,7 @@ fn embed(texts: &[&str]) -> Call {
     }
 }
 
-fn refused(result: Result<Reply, ClientError>) -> (FailureKind, String) {
+pub(crate) fn refused(result: Result<Reply, ClientError>) -> (FailureKind, String) {
     match result {
         Err(ClientError::Failed(failure)) => (failure.kind, failure.message),
         other => panic!("not refused: {other:?}"),
