@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let threads = NonZeroUsize::new(threads).ok_or("at least one thread")?;
     let began = Instant::now();
     let encoder = Encoder::load(&onnx, 20_000, &spec.encoder, threads)?;
+    drop(onnx);
     println!(
         "loaded in {:.0} ms, {} resident, ragged: {}",
         began.elapsed().as_secs_f64() * 1e3,
