@@ -8,7 +8,8 @@ use crate::nspawn::updates::none_failed;
 pub(crate) const ROOM: u64 = 160 << 20;
 
 /// The disk fills while a release is staged: the machine answers, starts its gateway on the full disk, and
-/// takes the release once there is room. Where it refused the release meanwhile, that is rolled out anew.
+/// takes the release once there is room. Where it refused the release meanwhile, which halts it, another is
+/// rolled out.
 pub(crate) fn full(on: &mut Station<'_>) -> Result<String, Failure> {
     on.soon("the agent answers", "ask")?;
     let number = on.fleet()?.start_rollout("next")?;
@@ -32,14 +33,13 @@ pub(crate) fn full(on: &mut Station<'_>) -> Result<String, Failure> {
     let phase = phase.get("phase").map(ToString::to_string).unwrap_or_default();
     on.holds("there is room again", "rm /var/lib/socle/filler")?;
     let first = on.fleet()?.watch_rollout(number)?;
-    if !first && !on.roll_out("next")? {
+    if !first && !on.roll_out("again")? {
         return Err(Failure::new("the release was not taken though there was room"));
     }
-    on.until_committed("next")?;
+    on.until_committed(if first { "next" } else { "again" })?;
     let tally = load.stop()?;
     none_failed(&tally)?;
-    let how =
-        if first { "took the release" } else { "refused the release, took it the second time" };
+    let how = if first { "took the release" } else { "refused the release, took the next one" };
     Ok(format!("answered on the full disk (update then {phase}), {how}; {}", tally.line()))
 }
 

@@ -34,11 +34,12 @@ struct Kind {
 }
 
 /// Every release of the fleet, each newer than the one before. `next` is another build of the agent with
-/// a retrained model; `slow` wants so many answers that it is long on trial while nobody asks; the others
-/// have faults.
-const RELEASES: [Kind; 6] = [
+/// a retrained model, and `again` the same once more, for a machine that refused it; `slow` wants so many
+/// answers that it is long on trial while nobody asks; the others have faults.
+const RELEASES: [Kind; 7] = [
     Kind { name: "first", agent: "socle-agent", model: "v1", policy: &[] },
     Kind { name: "next", agent: "socle-agent-next", model: "v2", policy: &[] },
+    Kind { name: "again", agent: "socle-agent-next", model: "v2", policy: &[] },
     Kind {
         name: "slow",
         agent: "socle-agent-next",
