@@ -76,7 +76,9 @@ fn positions(probe: &Probe<'_>, value: &str) -> Option<Positions> {
 fn probe_ids(probe: &Probe<'_>, value: &str, ids: &[i64]) -> Option<Vec<i64>> {
     let tokens = i64::try_from(ids.len()).ok()?;
     let given: Vec<TensorProto> = vec![int_constant(&probe.feeds.ids, &[1, tokens], ids)];
-    let found: Tensor = probe.run(value, tokens, given)?;
+    let found: Tensor = probe
+        .run(value, tokens, given.clone())
+        .or_else(|| probe.run_narrow(value, tokens, given))?;
     let found = found.cast_to::<i64>().ok()?.into_owned();
     Some(found.try_as_plain_ram().ok()?.as_slice::<i64>().ok()?.to_vec())
 }

@@ -4,19 +4,23 @@
 //! but the length of the sequence. Rather than know every way, the rewrites run the part on a few lengths and compare
 //! it with what it should be.
 
+use std::collections::HashMap;
+
 use tract_onnx::{
     Onnx,
-    pb::TensorProto,
-    prelude::{InferenceModelExt as _, IntoRunnable as _, IntoTensor as _, Tensor, tvec},
+    pb::{ModelProto, TensorProto},
+    prelude::{InferenceModelExt as _, IntoRunnable as _, IntoTensor, Tensor, tvec},
 };
 
 use crate::graph::{
     feeds::Feeds,
     net::{Net, attribute, int},
     shapes::Shapes,
-    translate::framework,
+    translate::{framework, translate},
 };
 
+const INT32: i64 = 6;
+const INT64: i64 = 7;
 /// Most nodes that a part may have.
 const NODES_MAX: usize = 256;
 /// Most numbers of what a part is given.
@@ -38,6 +42,29 @@ impl<'a> Probe<'a> {
     /// `target` for a sequence of `tokens`, computed from the values that are `given` and from the attention mask.
     /// `None` when it depends on anything else, or does not run.
     pub(super) fn run(&self, target: &str, tokens: i64, given: Vec<TensorProto>) -> Option<Tensor> {
+        self.plan(&self.part(target, tokens, given)?)
+    }
+
+    /// The same with integers of 32 bits where the graph casts to 64: tract takes those for symbols, which cannot be
+    /// summed up. Only for numbers that are compared afterwards.
+    pub(super) fn run_narrow(
+        &self,
+        target: &str,
+        tokens: i64,
+        given: Vec<TensorProto>,
+    ) -> Option<Tensor> {
+        let mut part = self.part(target, tokens, given)?;
+        for node in part.graph.iter_mut().flat_map(|graph| &mut graph.node) {
+            for attribute in &mut node.attribute {
+                if attribute.name == "to" && attribute.i == INT64 {
+                    attribute.i = INT32;
+                }
+            }
+        }
+        self.plan(&part)
+    }
+
+    fn part(&self, target: &str, tokens: i64, given: Vec<TensorProto>) -> Option<ModelProto> {
         let mut given = given;
         if let Some(mask) = &self.feeds.mask {
             let ones = vec![1; usize::try_from(tokens).ok()?];
@@ -70,10 +97,13 @@ impl<'a> Probe<'a> {
         constants.dedup_by(|one, other| one.name == other.name);
         let mut model = self.net.model(&places, &[], &[target.to_owned()]);
         model.graph.as_mut()?.initializer.extend(constants);
-        let model =
-            crate::graph::translate::translate(&self.framework, &model, &Default::default());
+        Some(model)
+    }
+
+    fn plan(&self, part: &ModelProto) -> Option<Tensor> {
+        let model = translate(&self.framework, part, &HashMap::new());
         let plan = model.and_then(|model| model.into_typed()?.into_runnable()).ok()?;
-        plan.run(tvec!()).ok()?.into_iter().next().map(|value| value.into_tensor())
+        plan.run(tvec!()).ok()?.into_iter().next().map(IntoTensor::into_tensor)
     }
 
     /// What the `Shape` node that computes `value` gives.

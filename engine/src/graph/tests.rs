@@ -306,6 +306,23 @@ fn positions_that_skip_padding_are_found_by_what_they_are() {
 }
 
 #[test]
+fn positions_summed_in_64_bits_are_found_although_tract_cannot_sum_them() {
+    let wide = |writer: &mut Writer| {
+        let positions = counted(writer);
+        for node in &mut writer.graph.node {
+            if let Some(to) = node.attribute.iter_mut().find(|to| to.name == "to") {
+                to.i = 7;
+            }
+        }
+        positions
+    };
+    let prepared = ours(placed(&wide), "states").unwrap();
+    assert!(prepared.ragged && kinds(&prepared).contains_key("Positions"));
+    let ids = [5, 1, 7, 8];
+    assert!(run(&prepared, &[ids.to_vec()]).1 == stock(&placed(&counted), &ids));
+}
+
+#[test]
 fn positions_counted_otherwise_are_left_to_tract() {
     let backwards = |writer: &mut Writer| {
         let positions = counted(writer);
