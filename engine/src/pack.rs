@@ -100,7 +100,9 @@ pub fn pack(recipe: &Recipe<'_>, progress: impl FnMut(usize, usize)) -> Result<P
     let embedder = Embedder::load(&spec, recipe.onnx, recipe.tokenizer)?;
     let mut files = Vec::new();
     let mut assistant = None;
-    (spec.task, spec.assistant) = (Task::Embedding, None);
+    if spec.task == Task::Assistant {
+        (spec.task, spec.assistant) = (Task::Embedding, None);
+    }
     if let Some(faq) = &recipe.faq {
         let (made, described) = make_assistant(&embedder, recipe.onnx, faq, progress)?;
         files.push((INDEX_FILE.to_owned(), made.index().encode()));

@@ -9,12 +9,14 @@ use clap::{Args, Subcommand};
 use engine::{
     calibrate::Calibration,
     pack::{self, FaqRecipe, GoldenRecipe, PackError, Packed, Recipe},
-    package::{FAQ_FILE, MODEL_FILE, Package, PackageError, Spec, TOKENIZER_FILE},
+    package::{FAQ_FILE, MODEL_FILE, Package, PackageError, SPEC_FILE, Spec, TOKENIZER_FILE},
 };
 use serde_json::json;
 
 use crate::{
     files::{self, Access, FileError},
+    golden_texts::GOLDEN_TEXTS,
+    import::command::{self as import, ImportArgs, ImportError},
     terminal::{Terminal, Unit},
 };
 
@@ -29,6 +31,11 @@ pub enum ModelCommand {
         after_help = "Example:\n  socle model pack --from ./minilm --name it-faq --version 1 --licence Apache-2.0 \\\n    --source 'all-MiniLM-L6-v2, int8' --faq faq.jsonl --calibration calibration.jsonl --out ./packages/it-faq"
     )]
     Pack(PackArgs),
+    /// Make a package from a published model: safetensors, ONNX, GGUF
+    #[command(
+        after_help = "Examples:\n  socle model import --from ./all-MiniLM-L6-v2 --name minilm --version 1 --out ./packages/minilm\n  socle model import --from e5-small-q4.bin --tokenizer tokenizer.json --name e5 --version 1 --licence MIT \\\n    --languages fr,en --text fr.txt --text en.txt --out ./packages/e5\n\nWeights become blocks of 32 at 8 bits, or stay at 4 bits if they were. What each step cost in accuracy, size and\ntime is printed and kept as import.json."
+    )]
+    Import(ImportArgs),
     /// Show what a package holds
     #[command(after_help = "Example:\n  socle model inspect ./packages/it-faq")]
     Inspect {
@@ -40,7 +47,8 @@ pub enum ModelCommand {
 /// Arguments of `socle model pack`.
 #[derive(Clone, Debug, Args)]
 pub struct PackArgs {
-    /// Folder with model.onnx and tokenizer.json (BERT family, hidden states as `last_hidden_state`)
+    /// Folder made by `socle model import`, or one with model.onnx and tokenizer.json (BERT family, hidden states as
+    /// `last_hidden_state`)
     #[arg(long)]
     pub from: PathBuf,
     /// Name by which applications call the model
@@ -49,12 +57,12 @@ pub struct PackArgs {
     /// Version, for people
     #[arg(long)]
     pub version: String,
-    /// SPDX expression of the weights' licence
-    #[arg(long, default_value = "Apache-2.0")]
-    pub licence: String,
-    /// Where the weights came from
-    #[arg(long, default_value = "unknown")]
-    pub source: String,
+    /// SPDX expression of the weights' licence; default: what the import said
+    #[arg(long)]
+    pub licence: Option<String>,
+    /// Where the weights came from; default: what the import said
+    #[arg(long)]
+    pub source: Option<String>,
     /// Entries of the assistant: JSON lines of id, lang, question, paraphrases, answer, source
     #[arg(long, requires = "calibration")]
     pub faq: Option<PathBuf>,
@@ -81,6 +89,9 @@ pub enum ModelError {
     /// The ingredients.
     #[error("packing the model")]
     Pack(#[from] PackError),
+    /// A model that does not come in.
+    #[error("importing the model")]
+    Import(#[source] Box<ImportError>),
     /// A package that cannot be opened.
     #[error("opening the package")]
     Open(#[from] PackageError),
@@ -95,6 +106,9 @@ pub fn run(command: &ModelCommand, terminal: &Terminal) -> Result<(), ModelError
         ModelCommand::Pack(args) => {
             let packed = pack(args, terminal)?;
             show(&packed.spec, &args.out, terminal)
+        }
+        ModelCommand::Import(args) => {
+            import::run(args, terminal).map_err(|error| ModelError::Import(Box::new(error)))
         }
         ModelCommand::Inspect { package } => {
             let package_files = Package::open(package)?;
@@ -122,7 +136,7 @@ pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> 
         Some(json) => GoldenRecipe::Keep(json),
         None => GoldenRecipe::Record(&GOLDEN_TEXTS),
     };
-    let spec = spec(args);
+    let spec = spec(args)?;
     let recipe = Recipe { spec: &spec, onnx: &onnx, tokenizer: &tokenizer, faq, golden };
     let bar = terminal.progress(0, Unit::Steps, "embedding the FAQ");
     let packed = pack::pack(&recipe, |done, all| {
@@ -142,24 +156,23 @@ pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> 
     Ok(packed)
 }
 
-/// What a new encoder is asked so that every device can tell whether it computes the same. Both languages, short
-/// and long, digits and accents.
-const GOLDEN_TEXTS: [&str; 8] = [
-    "How do I reset my password?",
-    "Comment réinitialiser mon mot de passe ?",
-    "The printer on the third floor prints blank pages.",
-    "L'imprimante du troisième étage sort des pages blanches.",
-    "VPN",
-    "Mon ordinateur portable ne démarre plus depuis la mise à jour de 14 h 30 ; l'écran reste noir et le voyant clignote trois fois.",
-    "I would like to know who decides on access to the shared drive of another department, how long it takes, and whether my manager has to agree in writing beforehand.",
-    "What is the capital of Australia?",
-];
-
-fn spec(args: &PackArgs) -> Spec {
-    let mut spec = Spec::sentence_encoder(&args.name, &args.version, MINILM_DIM);
-    spec.licence.clone_from(&args.licence);
-    spec.source.clone_from(&args.source);
-    spec
+/// What an import said of the model, or the description of the one family that comes without.
+fn spec(args: &PackArgs) -> Result<Spec, ModelError> {
+    let described = args.from.join(SPEC_FILE);
+    let mut spec = if described.exists() {
+        let bytes = files::read(&described, files::TEXT_BYTES_MAX)?;
+        let imported = Spec::parse(&described, &bytes)?;
+        let (name, version) = (args.name.clone(), args.version.clone());
+        Spec { name, version, ..imported }
+    } else {
+        Spec::sentence_encoder(&args.name, &args.version, MINILM_DIM)
+    };
+    for (given, field) in [(&args.licence, &mut spec.licence), (&args.source, &mut spec.source)] {
+        if let Some(given) = given {
+            given.clone_into(field);
+        }
+    }
+    Ok(spec)
 }
 
 fn show(spec: &Spec, folder: &Path, terminal: &Terminal) -> Result<(), ModelError> {
