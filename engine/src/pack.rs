@@ -8,8 +8,10 @@ use crate::{
     assistant::{Assistant, AssistantError, Decision, build_index},
     calibrate::{self, CalibrateError, Found, Scored, Thresholds},
     embedder::{EmbedError, Embedder, EmbedderError},
+    encoder_spec::InputKind,
     faq::{self, FaqError},
-    golden::{self, GoldenAnswer, GoldenError, GoldenSet},
+    golden::{self, GoldenAnswer, GoldenError, GoldenInput, GoldenScores, GoldenSet},
+    head::Activation,
     package::{AssistantSpec, INDEX_FILE, PackageError, SPEC_FILE, Spec, Task},
 };
 
@@ -115,19 +117,54 @@ pub fn pack(recipe: &Recipe<'_>, progress: impl FnMut(usize, usize)) -> Result<P
             json.to_vec()
         }
         GoldenRecipe::Record(texts) => {
-            let embeddings = golden::expect_embeddings(&embedder, texts)?;
-            let answers = assistant.as_ref().map_or_else(Vec::new, |assistant| {
-                let given =
-                    embeddings.iter().map(|case| answer_now(assistant, &case.text, &case.vector));
-                given.collect()
-            });
-            let set = GoldenSet { schema: golden::SCHEMA, embeddings, answers, scores: Vec::new() };
+            let set = record(&spec, &embedder, assistant.as_ref(), texts)?;
             serde_json::to_vec(&set).map_err(PackError::GoldenJson)?
         }
     };
     files.push((spec.golden.file.clone(), golden));
     files.push((SPEC_FILE.to_owned(), spec.to_toml()?.into_bytes()));
     Ok(Packed { spec, files })
+}
+
+/// What the model gives for `texts` now; a reranker judges each text beside the one that follows it.
+fn record(
+    spec: &Spec,
+    embedder: &Embedder,
+    assistant: Option<&Assistant>,
+    texts: &[&str],
+) -> Result<GoldenSet, GoldenError> {
+    let scored = |input: GoldenInput, activation: Activation| {
+        let logits = match &input {
+            GoldenInput::Text(text) => embedder.embed_one(text, InputKind::Plain),
+            GoldenInput::Pair(first, second) => embedder.embed_pair(first, second),
+            GoldenInput::Bytes(_) => return Err(GoldenError::Task { wanted: "texts" }),
+        };
+        let source_of = |source| GoldenError::Build { text: input.to_string(), source };
+        let mut scores = logits.map_err(source_of)?.vector;
+        activation.apply(&mut scores);
+        Ok(GoldenScores { input, scores })
+    };
+    let scores = match (&spec.classification, &spec.rerank) {
+        (Some(head), _) => {
+            let inputs = texts.iter().map(|text| GoldenInput::Text((*text).to_owned()));
+            inputs.map(|input| scored(input, head.activation)).collect::<Result<Vec<_>, _>>()?
+        }
+        (None, Some(head)) => {
+            let pairs = texts.iter().zip(texts.iter().cycle().skip(1));
+            let pairs = pairs.map(|(a, b)| GoldenInput::Pair((*a).to_owned(), (*b).to_owned()));
+            pairs.map(|input| scored(input, head.activation)).collect::<Result<Vec<_>, _>>()?
+        }
+        (None, None) => Vec::new(),
+    };
+    if !scores.is_empty() {
+        let (embeddings, answers) = (Vec::new(), Vec::new());
+        return Ok(GoldenSet { schema: golden::SCHEMA, embeddings, answers, scores });
+    }
+    let embeddings = golden::expect_embeddings(embedder, texts)?;
+    let answers = assistant.map_or_else(Vec::new, |assistant| {
+        embeddings.iter().map(|case| answer_now(assistant, &case.text, &case.vector)).collect()
+    });
+    Ok(GoldenSet { schema: golden::SCHEMA, embeddings, answers, scores })
 }
 
 fn make_assistant(

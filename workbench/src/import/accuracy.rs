@@ -1,5 +1,7 @@
 //! What a step costs: the vectors of the same texts before and after it.
 
+use std::num::NonZeroUsize;
+
 use engine::{
     encoder::{EncodeError, Encoder as Engine, LoadError},
     encoder_spec::{EncoderSpec, Prefixes},
@@ -80,7 +82,7 @@ pub fn vectors(
     (texts, sequences): (&[String], &[Vec<u32>]),
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Vec<f32>>, AccuracyError> {
-    let engine = Engine::load(onnx, NODES_MAX, spec)?;
+    let engine = Engine::load(onnx, NODES_MAX, spec, NonZeroUsize::MIN)?;
     texts
         .iter()
         .zip(sequences)

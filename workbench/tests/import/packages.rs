@@ -1,7 +1,7 @@
 //! From files to packages: the same model from every form, in every format, and what the report says.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{fs, path::Path};
+use std::{fs, num::NonZeroUsize, path::Path};
 
 use clap::Parser as _;
 use engine::{
@@ -89,7 +89,7 @@ fn computed(folder: &Path, file: &str, format: Format) -> Vec<f32> {
     };
     let encoder = encoder.unwrap();
     let onnx = encoder_graph::write(&encoder.into_format(format, |_, _| ()));
-    let engine = Engine::load(&onnx, 1000, &spec()).unwrap();
+    let engine = Engine::load(&onnx, 1000, &spec(), NonZeroUsize::MIN).unwrap();
     engine.encode(Sequence::single(&[2, 7, 19, 4, 39, 3])).unwrap()
 }
 
@@ -147,7 +147,7 @@ fn a_graph_in_floats_becomes_one_in_blocks() {
     // The table is small enough to stay.
     assert_eq!(model.turn(Format::Q4, |_, _| ()), Turned { linear: 6, tables: 0 });
     let floats = computed(folder.path(), "model.safetensors", Format::F32);
-    let engine = Engine::load(&model.encode(), 1000, &spec()).unwrap();
+    let engine = Engine::load(&model.encode(), 1000, &spec(), NonZeroUsize::MIN).unwrap();
     let blocks = engine.encode(Sequence::single(&[2, 7, 19, 4, 39, 3])).unwrap();
     assert!(cosine(&blocks, &floats) > 0.999);
 
