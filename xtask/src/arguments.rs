@@ -37,7 +37,7 @@ and how to get it, is said); any other comes from the program that was driven.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Fetches the default model into the user's cache, verified byte for byte
-    Fetch(Model),
+    Fetch(Fetch),
     /// Runs the demo: a controller, three agents, four releases, every check
     Demo(Demo),
     /// Runs all that CI runs: formatting, lints, tidy, unit and integration tests, the demo
@@ -64,6 +64,17 @@ pub(crate) enum Command {
     /// Compares with other programs
     #[command(subcommand)]
     Peer(Peer),
+}
+
+/// Options of `fetch`.
+#[derive(Args, Debug)]
+pub(crate) struct Fetch {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    /// multilingual-e5-small instead, in French and English at 4 bits: builds the programs, fetches the weights and lists
+    /// of words (124 MB), and imports them
+    #[arg(long, conflicts_with = "model")]
+    pub(crate) multilingual: bool,
 }
 
 /// Where the model is.

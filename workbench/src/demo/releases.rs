@@ -33,9 +33,9 @@ const FAQ_V1: &[u8] = include_bytes!("../../data/faq/faq-v1.jsonl");
 const FAQ_V2: &[u8] = include_bytes!("../../data/faq/faq-v2.jsonl");
 const CALIBRATION: &[u8] = include_bytes!("../../data/faq/calibration.jsonl");
 
-/// Bytes of the pinned `model.onnx` that are all inside the raw data of its word embeddings, so that the file stays
-/// well formed whatever stands there.
-const WORD_EMBEDDINGS: Range<usize> = 262_144..11_534_336;
+/// Bytes of the pinned models' `model.onnx` that are all inside the raw data of their word embeddings, so that the file
+/// stays well formed whatever stands there.
+const WORD_EMBEDDINGS: Range<usize> = 262_144..7_000_000;
 
 /// Why there is no release.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum ForgeError {
     #[error("reading the index to be re-bound")]
     Index(#[from] IndexError),
     /// A model too small to be the pinned one.
-    #[error("the demo poisons the pinned MiniLM model; the model given is another")]
+    #[error("the demo poisons one of the pinned models; the model given is too small to be one")]
     OtherModel,
     /// Two of three keys did not suffice.
     #[error("two of three keys did not suffice: {0}")]

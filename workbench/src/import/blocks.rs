@@ -233,8 +233,8 @@ fn best_scale_of_4_bits(block: &[f32; BLOCK]) -> f32 {
         };
         block.iter().map(differs).sum()
     };
-    let candidates = (0..=20).flat_map(|at| {
-        let steps = 6.4 + 0.1 * at as f32;
+    let candidates = (0..=8).flat_map(|at| {
+        let steps = 6.5 + 0.25 * at as f32;
         [-furthest / steps, furthest / steps]
     });
     let plain = -furthest / 8.0;

@@ -102,6 +102,17 @@ pub(crate) fn safetensors() -> Vec<u8> {
             json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()] });
         header.insert(format!("bert.{name}"), described);
     }
+    // A head, which other kinds of files do not have.
+    let head = [("bert.pooler.dense", WIDTH), ("classifier", 2)];
+    for (at, (name, outputs)) in head.into_iter().enumerate() {
+        for (role, shape) in [("weight", vec![outputs, WIDTH]), ("bias", vec![outputs])] {
+            let begin = data.len();
+            data.extend(bytes(&values(100 + at, shape.iter().product())));
+            let described =
+                json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()] });
+            header.insert(format!("{name}.{role}"), described);
+        }
+    }
     let header = Value::Object(header).to_string();
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
 }

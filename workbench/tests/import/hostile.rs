@@ -69,8 +69,8 @@ fn what_is_wrong_is_named() {
     let mut huge = safe.clone();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     let mut infinite = safe.clone();
-    let last = infinite.len() - 4;
-    infinite[last..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let data = 8 + u64::from_le_bytes(infinite[..8].try_into().unwrap()) as usize;
+    infinite[data..data + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let mut version = gguf_file.clone();
     version[4] = 1;
     let mut many = gguf_file.clone();

@@ -7,8 +7,9 @@ use clap::Parser as _;
 use engine::{
     encoder::Encoder as Engine,
     encoder_spec::{EncoderInput, EncoderSpec, Pooling, Prefixes},
+    golden::GoldenInput,
     model::Model,
-    package::{MODEL_FILE, Package},
+    package::{MODEL_FILE, Package, Task},
     pooling::cosine,
     sequence::Sequence,
 };
@@ -205,13 +206,21 @@ fn what_cannot_come_in_is_refused_with_a_reason() {
 }
 
 #[test]
-fn a_head_becomes_part_of_the_graph() {
+fn a_classifier_comes_in_with_its_head_and_labels() {
     let folder = folder();
     let mut config = files::config();
     config["architectures"] = serde_json::json!(["BertForSequenceClassification"]);
     config["id2label"] = serde_json::json!({ "0": "ham", "1": "spam" });
     put(&folder.path().join("config.json"), config.to_string().as_bytes());
-    let refusal = source::read(folder.path(), None, |_, _| ()).unwrap_err();
-    let refusal = std::error::Error::source(&refusal).unwrap().to_string();
-    assert!(refusal.contains("no tensor `bert.pooler.dense.weight`"), "{refusal}");
+    let from = folder.path().to_str().unwrap().to_owned();
+    let out = folder.path().join("out");
+    import(&["--from", &from], &out).unwrap();
+    let package = Package::open(&out).unwrap();
+    assert_eq!(package.spec.task, Task::Classification);
+    assert_eq!(package.spec.classification.as_ref().unwrap().labels, ["ham", "spam"]);
+    let model = Model::load(&package).unwrap();
+    let report = model.check_golden(|| 0).unwrap();
+    assert!(report.passed() && report.cases == 8, "{report:?}");
+    let scores = model.scores(&GoldenInput::Text("bonjour".into())).unwrap();
+    assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{scores:?}");
 }
