@@ -151,23 +151,6 @@ fn a_graph_in_floats_becomes_one_in_blocks() {
     let engine = Engine::load(&model.encode(), 1000, &spec(), NonZeroUsize::MIN).unwrap();
     let blocks = engine.encode(Sequence::single(&[2, 7, 19, 4, 39, 3])).unwrap();
     assert!(cosine(&blocks, &floats) > 0.999);
-
-    fs::remove_file(out.join("model.toml")).unwrap();
-    let (again, text) = (folder.path().join("again"), text(folder.path()));
-    let words = [
-        "--from",
-        out.to_str().unwrap(),
-        "--format",
-        "q4",
-        "--languages",
-        "fr,en",
-        "--text",
-        &text,
-    ];
-    let report = import(&words, &again).unwrap();
-    assert_eq!(report.vocabulary.unwrap().tokens_kept, 37);
-    assert!(report.whole.mean_cosine > 0.99);
-    Model::load(&Package::open(&again).unwrap()).unwrap();
 }
 
 #[test]
