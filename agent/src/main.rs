@@ -16,7 +16,7 @@ use agent::{
         enrolment::{self, EnrolOptions},
     },
     installed::{Installed, release_from_env},
-    observe::{clock, logging, status::Mode},
+    observe::{clock, collector::Wanted, logging, status::Mode},
     single::{
         plan::{Plan, SUPERVISOR_VARIABLE},
         supervisor,
@@ -99,6 +99,27 @@ struct GatewayArgs {
     /// Where the local API listens when no socket is passed in.
     #[arg(long, default_value = LISTEN)]
     listen: SocketAddr,
+    /// Collector of traces (OTLP over HTTP): http://host:4318. Without it none are sent.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// Certificates (PEM) of who may speak for the collector over TLS.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE")]
+    otlp_authority: Option<PathBuf>,
+    /// Headers for the collector: key=value,key=value.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_HEADERS", hide_env_values = true, default_value = "")]
+    otlp_headers: String,
+    /// Part of the requests to trace that belong to no trace yet: 0 to 1.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", default_value_t = 1.0)]
+    otlp_ratio: f64,
+}
+
+impl GatewayArgs {
+    fn traces(&self) -> Option<Wanted> {
+        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
+        let authority = self.otlp_authority.clone();
+        let headers = self.otlp_headers.clone();
+        Some(Wanted { endpoint, authority, headers, ratio: self.otlp_ratio })
+    }
 }
 
 #[derive(Args)]
@@ -212,7 +233,8 @@ fn run_gateway(args: GatewayArgs, passed: PassedSockets) -> anyhow::Result<()> {
     let mode = end_with_supervisor()?;
     logging::start("gateway")?;
     let installed = Installed::from_env(&args.state, &args.runtime, &args.slot_dir)?;
-    let options = Options { installed, mode, listen: args.listen };
+    let traces = args.traces();
+    let options = Options { installed, mode, listen: args.listen, traces };
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(gateway::run(options, passed));
     // What still blocks a thread must not hold the process.

@@ -292,6 +292,8 @@ pub(crate) struct BenchUpdate {
 pub(crate) enum Peer {
     /// onnxruntime on the same model file: the embeddings must be the same
     Embeddings(Embeddings),
+    /// Unmodified clients from the package index: tritonclient, kserve, openai, huggingface_hub, cohere, mlflow
+    Clients(Embeddings),
 }
 
 /// What is compared.

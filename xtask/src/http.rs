@@ -45,6 +45,16 @@ impl Agent {
         Ok(Self { address, token: token.trim().to_owned() })
     }
 
+    /// Where it answers: `http://127.0.0.1:PORT`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The token that it wants.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Opens a connection that serves any number of requests.
     pub(crate) fn connect(&self) -> Result<Connection, Failure> {
         let connecting =

@@ -3,7 +3,7 @@
 //! # Layout
 //! `arguments` is the command line; `machine` what is known of the machine; `stage` runs tables of
 //! named work, of which `test` and `check` are the two; `wheel`, `pip`, `fetch`, `tools` and
-//! `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `swap`, `kept`, `peer`
+//! `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `swap`, `kept`, `peer`, `clients`
 //! and `bench`, `bench_update` drive the product's own programs. It imports nothing of the product, so that it builds
 //! in seconds on a cold machine.
 
@@ -15,6 +15,7 @@ mod bench_update;
 mod broker;
 mod cache;
 mod check;
+mod clients;
 mod crash;
 mod demo;
 mod digest;
@@ -156,6 +157,10 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
             let plan = bench::Plan { requests: options.requests, connections: options.connections };
             let model = options.model.model.as_deref();
             on_agent(machine, &options.target, model, |agent, _| bench::run(machine, agent, plan))
+        }
+        Command::Peer(Peer::Clients(options)) => {
+            let model = options.model.model.as_deref();
+            on_agent(machine, &options.target, model, |agent, _| clients::run(machine, agent))
         }
         Command::Peer(Peer::Embeddings(options)) => {
             let model = options.model.model.as_deref();

@@ -24,9 +24,11 @@ use crate::{
     installed::Installed,
     observe::{
         clock,
+        collector::{Collector, CollectorError, Wanted},
         events::{self, Events},
         heartbeat::Heartbeats,
         metrics::Metrics,
+        span::Resource,
         status::{Mode, Snapshot, Status, WorkerHealth},
         tally::Tally,
     },
@@ -56,6 +58,8 @@ pub struct Options {
     pub mode: Mode,
     /// Where the local API listens when no socket was passed in.
     pub listen: SocketAddr,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Wanted>,
 }
 
 /// Why the gateway did not start.
@@ -81,6 +85,9 @@ pub enum GatewayError {
     /// Signals.
     #[error("waiting for signals")]
     Signal(#[source] io::Error),
+    /// The collector of traces.
+    #[error("sending traces")]
+    Collector(#[from] CollectorError),
     /// The link to the fleet.
     #[error("starting the link to the fleet")]
     Link(#[from] host::LinkError),
@@ -91,7 +98,7 @@ pub enum GatewayError {
 /// # Errors
 /// It could not start.
 pub async fn run(options: Options, mut passed: PassedSockets) -> Result<(), GatewayError> {
-    let Options { installed, mode, listen } = options;
+    let Options { installed, mode, listen, traces } = options;
     let runtime = &installed.runtime;
     std::fs::create_dir_all(runtime)
         .map_err(|source| GatewayError::Runtime { path: runtime.clone(), source })?;
@@ -105,7 +112,8 @@ pub async fn run(options: Options, mut passed: PassedSockets) -> Result<(), Gate
     let (news, queue) = events::channel();
     let link = Link::start(&parts.host(&installed), queue, &parts.beats, stopping.clone())?;
 
-    let context = parts.context(link.described());
+    let collector = traces.map(|wanted| parts.collector(&installed, &wanted)).transpose()?;
+    let context = parts.context(link.described(), collector);
     let (taking, taken) = watch::channel(Taking::All);
     let server = |listener: Listener, access: Access| Server {
         listener,
@@ -203,10 +211,30 @@ impl Parts {
         }
     }
 
-    fn context(&self, fleet: Arc<dyn Fn() -> serde_json::Value + Send + Sync>) -> Context {
+    fn collector(
+        &self,
+        installed: &Installed,
+        wanted: &Wanted,
+    ) -> Result<Collector, CollectorError> {
+        let resource = Resource {
+            version: env!("CARGO_PKG_VERSION"),
+            slot: installed.slot_name().to_owned(),
+            release: installed.release.map(|release| release.to_string()).unwrap_or_default(),
+        };
+        tracing::info!(collector = wanted.endpoint, "traces are sent");
+        Collector::start(wanted, resource, self.metrics.spans.clone())
+    }
+
+    fn context(
+        &self,
+        fleet: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+        collector: Option<Collector>,
+    ) -> Context {
         Context {
+            collector,
             status: Arc::clone(&self.status),
             tally: Arc::clone(&self.tally),
+            figures: Arc::default(),
             metrics: Arc::clone(&self.metrics),
             worker: self.worker.clone(),
             fleet,

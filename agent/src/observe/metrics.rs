@@ -12,19 +12,34 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
         info::Info,
     },
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
+use crate::observe::{collector, inference_metrics::InferenceMetrics};
+
 /// Routes that are counted one by one; everything else is `other`.
-pub const ROUTES: [&str; 10] = [
+pub const ROUTES: [&str; 23] = [
     "/v1/embeddings",
     "/v1/ask",
     "/v1/models",
+    "/v1/rerank",
     "/v1/status",
     "/v2",
     "/v2/models/{model}",
     "/v2/models/{model}/ready",
     "/v2/models/{model}/infer",
+    "/v2/models/{model}/versions/{version}/infer",
+    "/v2/rerank",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/{method}",
+    "/embed",
+    "/predict",
+    "/rerank",
+    "/similarity",
+    "/tokenize",
+    "/decode",
+    "/info",
+    "/invocations",
     "/metrics",
     "other",
 ];
@@ -36,6 +51,10 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     seconds: Family<Route, Histogram>,
+    /// Of inference, by model.
+    pub inference: InferenceMetrics,
+    /// Spans for the collector of traces.
+    pub spans: collector::Counts,
     /// Requests being answered.
     pub in_flight: Gauge,
     /// Connections to the local API.
@@ -81,8 +100,11 @@ struct Build {
 impl Metrics {
     /// All series at 0, for a gateway of this version and release.
     pub fn new(version: &str, slot: &str, release: &str) -> Self {
+        let mut registry = Registry::with_prefix("socle");
         let mut metrics = Self {
-            registry: Registry::with_prefix("socle"),
+            inference: InferenceMetrics::new(slot, &mut registry),
+            registry,
+            spans: collector::Counts::default(),
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.001, 2.0, 16))
@@ -114,7 +136,12 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("gateway", "Version, slot and release of this gateway", Info::new(build));
         registry.register("http_requests", "Requests to the local API", self.requests.clone());
-        registry.register("http_request_seconds", "Time to answer", self.seconds.clone());
+        registry.register_with_unit(
+            "http_request",
+            "Time to answer",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
         registry.register("http_in_flight", "Requests being answered", self.in_flight.clone());
         registry.register(
             "http_connections",
@@ -135,6 +162,16 @@ impl Metrics {
             "link_online",
             "1 when connected to the broker",
             self.link_online.clone(),
+        );
+        registry.register(
+            "trace_spans_sent",
+            "Requests told to the collector of traces",
+            self.spans.sent.clone(),
+        );
+        registry.register(
+            "trace_spans_dropped",
+            "Requests that were to be told and were not",
+            self.spans.dropped.clone(),
         );
         registry.register(
             "outbox_entries",

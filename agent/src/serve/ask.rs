@@ -10,14 +10,15 @@ use axum::{
 use engine::{
     assistant::Decision,
     package::Task,
-    worker::message::{AnswerInfo, ModelInfo, Terms},
+    worker::message::{AnswerInfo, ModelInfo},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::serve::{
     body,
-    context::{CALL_MAX, Context},
+    context::Context,
+    inference,
     refused::{Dialect, Refused},
 };
 
@@ -73,10 +74,7 @@ async fn answer(
         Some(name) => context.model(name).await?,
         None => first_assistant(context.models().await?)?,
     };
-    let info = context
-        .worker()?
-        .answer(&model.name, question.question, question.lang, Terms::default(), CALL_MAX)
-        .await?;
+    let info = inference::answer(context, &model, question.question, question.lang).await?;
     match info.decision {
         Decision::Answered => context.metrics.answered.inc(),
         Decision::Abstained => context.metrics.abstained.inc(),

@@ -6,6 +6,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, Request, StatusCode, header},
 };
+use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time;
@@ -20,8 +21,20 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 /// The body of `request` as JSON of the shape `T`.
 ///
 /// # Errors
-/// Too large, too slow, not UTF-8, not JSON, or of another shape.
+/// Too large, too slow, compressed, not UTF-8, not JSON, or of another shape.
 pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Refused> {
+    parse(&bytes(request).await?)
+}
+
+/// The body of `request`.
+///
+/// # Errors
+/// Too large, too slow, or compressed.
+pub async fn bytes(request: Request<Body>) -> Result<Bytes, Refused> {
+    if let Some(coding) = coding(request.headers()) {
+        let message = format!("the body is compressed by `{coding}`; send it as it is");
+        return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message));
+    }
     if announced(request.headers()).is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
         return Err(too_large());
     }
@@ -30,17 +43,13 @@ pub async fn json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Refu
         let message = format!("the body did not arrive within {} s", ARRIVAL_MAX.as_secs());
         Refused::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
     })?;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes(),
-        Err(reason) if reason.is::<LengthLimitError>() => return Err(too_large()),
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(reason) if reason.is::<LengthLimitError>() => Err(too_large()),
         Err(reason) => {
-            return Err(Refused::bad(
-                "body_cut",
-                format!("the body did not arrive whole: {reason}"),
-            ));
+            Err(Refused::bad("body_cut", format!("the body did not arrive whole: {reason}")))
         }
-    };
-    parse(&bytes)
+    }
 }
 
 /// `bytes` as JSON of the shape `T`.
@@ -56,6 +65,14 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
         let what = if reason.is_data() { "of the expected shape" } else { "JSON" };
         Refused::bad("bad_json", format!("the body is not {what}: {reason}"))
     })
+}
+
+/// How the body is compressed, if it is.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let coding = String::from_utf8_lossy(headers.get(header::CONTENT_ENCODING)?.as_bytes());
+    let coding: String = coding.trim().chars().take(40).collect();
+    (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+        .then(|| coding.escape_debug().to_string())
 }
 
 fn announced(headers: &HeaderMap) -> Option<usize> {

@@ -5,16 +5,22 @@ use std::{
     time::Duration,
 };
 
-use engine::worker::message::{ModelInfo, ModelState};
+use axum::http::StatusCode;
+use engine::{
+    package::Task,
+    worker::message::{ModelInfo, ModelState},
+};
 use protocol::digest::Digest;
 
 use crate::{
     observe::{
+        collector::Collector,
+        figures::Figures,
         metrics::Metrics,
         status::{Status, WorkerHealth},
         tally::Tally,
     },
-    serve::refused::Refused,
+    serve::{refused::Refused, trail},
     worker::client::WorkerClient,
 };
 
@@ -30,10 +36,14 @@ pub struct Context {
     pub status: Arc<Status>,
     /// Counts for the probation gate and the vitals.
     pub tally: Arc<Tally>,
+    /// What each model did, for the statistics and the status page.
+    pub figures: Arc<Figures>,
     /// Counts for Prometheus.
     pub metrics: Arc<Metrics>,
     /// The worker of this gateway's slot; none in the factory slot.
     pub worker: Option<Arc<WorkerClient>>,
+    /// Where traces go, if anywhere.
+    pub collector: Option<Collector>,
     /// What the link says of itself, as JSON.
     pub fleet: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Requests being answered.
@@ -80,11 +90,45 @@ impl Context {
     /// There is none, or no worker.
     pub async fn model(&self, name: &str) -> Result<ModelInfo, Refused> {
         let models = self.models().await?;
-        match models.iter().find(|model| model.name == name) {
-            Some(model) => Ok(model.clone()),
+        let named = |model: &&ModelInfo| match name.split_once('@') {
+            Some((name, version)) => model.name == name && model.version == version,
+            None => model.name == name && model.newest,
+        };
+        match models.iter().find(named) {
+            Some(model) => {
+                trail::asks(&model.name);
+                Ok(model.clone())
+            }
             None => {
                 Err(Refused::unknown_model(name, models.iter().map(|model| model.name.as_str())))
             }
+        }
+    }
+
+    /// The model called `name`; where none is named, the first that does the first of `tasks` that any does.
+    ///
+    /// # Errors
+    /// There is none, or no worker.
+    pub async fn model_for(
+        &self,
+        name: Option<&str>,
+        tasks: &[Task],
+    ) -> Result<ModelInfo, Refused> {
+        if let Some(name) = name {
+            return self.model(name).await;
+        }
+        let models = self.models().await?;
+        let first = |task: &Task| models.iter().find(|model| model.task == *task && model.newest);
+        match tasks.iter().find_map(first) {
+            Some(model) => {
+                trail::asks(&model.name);
+                Ok(model.clone())
+            }
+            None => Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                "model_not_found",
+                "this release has no model that does this; GET /v1/models names those it has",
+            )),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One connection from its first request to its end, or to the moment at which it is left to the next gateway.
+//! One HTTP/1.1 connection from its first request to its end, or to the moment at which it is left to the next gateway.
 
 use std::{
     future::{self, Future as _},
@@ -37,7 +37,7 @@ use crate::serve::{
 };
 
 /// Longest wait for the head of a request, and so for the next request on an open connection.
-const HEAD_MAX: Duration = Duration::from_secs(60);
+pub const HEAD_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for the first request on a connection that was taken just before none was any more.
 const FIRST_MAX: Duration = Duration::from_secs(1);
 
@@ -149,10 +149,17 @@ impl Progress {
 }
 
 /// The stream as hyper sees it: first what was read already, and with a note of what is flushed.
-struct Watched<S> {
+pub struct Watched<S> {
     stream: S,
     unread: Bytes,
     progress: Arc<Progress>,
+}
+
+impl<S> Watched<S> {
+    /// One whose notes nobody reads.
+    pub fn unwatched(stream: S, unread: Vec<u8>) -> Self {
+        Self { stream, unread: unread.into(), progress: Arc::default() }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -213,7 +220,8 @@ struct Marking<S> {
     progress: Arc<Progress>,
 }
 
-type Answering<E> = Pin<Box<dyn Future<Output = Result<Response<Marked>, E>> + Send>>;
+/// A response on its way.
+pub type Answering<R, E> = Pin<Box<dyn Future<Output = Result<R, E>> + Send>>;
 
 impl<S> Service<Request<Incoming>> for Marking<S>
 where
@@ -222,7 +230,7 @@ where
 {
     type Response = Response<Marked>;
     type Error = S::Error;
-    type Future = Answering<S::Error>;
+    type Future = Answering<Response<Marked>, S::Error>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let progress = Arc::clone(&self.progress);

@@ -3,18 +3,18 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
-use crate::serve::{
-    context::Context,
-    refused::{Dialect, Refused},
+use crate::{
+    observe::{exposition, status::WorkerHealth},
+    serve::{
+        context::Context,
+        refused::{Dialect, Refused},
+    },
 };
-
-/// What Prometheus expects.
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The process answers: enough to keep it running.
 pub async fn livez() -> Response {
@@ -38,11 +38,31 @@ pub async fn readyz(State(context): State<Context>) -> Response {
     }
 }
 
-/// Figures for Prometheus.
-pub async fn metrics(State(context): State<Context>) -> Response {
-    context.metrics.ready.set(i64::from(context.status.look(|snapshot| snapshot.ready())));
+/// Figures for Prometheus, in OpenMetrics where that is asked for.
+pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let models = context.status.look(|snapshot| {
+        context.metrics.ready.set(i64::from(snapshot.ready()));
+        match &snapshot.worker {
+            WorkerHealth::Ready { models, .. } => {
+                models.iter().map(|model| model.name.clone()).collect()
+            }
+            WorkerHealth::Absent { .. } | WorkerHealth::Starting | WorkerHealth::Down { .. } => {
+                Vec::new()
+            }
+        }
+    });
+    for model in models {
+        context.metrics.inference.know(&model);
+    }
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     match context.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Ok(text) if accept.is_some_and(exposition::wants_openmetrics) => {
+            ([(header::CONTENT_TYPE, exposition::OPENMETRICS)], text).into_response()
+        }
+        Ok(text) => {
+            let text = exposition::classic(&text);
+            ([(header::CONTENT_TYPE, exposition::CLASSIC)], text).into_response()
+        }
         Err(reason) => {
             Refused::internal(&format!("writing metrics: {reason}")).into_response(Dialect::OpenAi)
         }

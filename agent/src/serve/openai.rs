@@ -11,15 +11,18 @@ use data_encoding::BASE64;
 use engine::{
     embedder::LongText,
     encoder_spec::InputKind,
-    worker::message::{Embeddings, ModelInfo, Terms},
+    text_tokenizer::Special,
+    worker::message::{Embeddings, ModelInfo},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::serve::{
     body,
-    context::{CALL_MAX, Context},
+    context::Context,
+    inference,
     refused::{Dialect, Refused},
+    tei::embed::check_dimensions,
 };
 
 #[derive(Debug, Deserialize)]
@@ -97,22 +100,16 @@ pub async fn model(State(context): State<Context>, Path(name): Path<String>) -> 
 async fn embed(context: &Context, request: Request<Body>) -> Result<EmbeddingsResponse, Refused> {
     let request: EmbeddingsRequest = body::json(request).await?;
     let encoding = encoding(request.encoding_format.as_deref())?;
-    let texts = texts(request.input)?;
+    let input = input(request.input)?;
     let model = context.model(&request.model).await?;
-    if let Some(dimensions) = request.dimensions.filter(|wanted| *wanted != model.dim) {
-        let message = format!(
-            "model `{}` makes embeddings of {} dimensions, not {dimensions}: leave `dimensions` out",
-            model.name, model.dim
-        );
-        return Err(Refused::bad("dimensions", message));
-    }
-    let embeddings = context
-        .worker()?
-        .embed(&model.name, texts, LongText::Refuse, InputKind::Plain, Terms::default(), CALL_MAX)
-        .await?;
+    check_dimensions(&model, request.dimensions)?;
+    let texts = match input {
+        Input::Texts(texts) => texts,
+        Input::Tokens(ids) => inference::decode(context, &model, ids, Special::Leave).await?,
+    };
+    let embeddings =
+        inference::embed(context, &model, texts, LongText::Refuse, InputKind::Plain).await?;
     let tokens: u64 = embeddings.tokens.iter().copied().map(u64::from).sum();
-    context.metrics.texts.inc_by(embeddings.tokens.len() as u64);
-    context.metrics.tokens.inc_by(tokens);
     Ok(EmbeddingsResponse {
         object: "list",
         data: rows(&embeddings, encoding),
@@ -136,31 +133,48 @@ fn encoding(format: Option<&str>) -> Result<Encoding, Refused> {
     }
 }
 
-/// The texts of `input`: a string, or a list of strings.
-fn texts(input: Value) -> Result<Vec<String>, Refused> {
+/// What is to be embedded.
+#[derive(Debug, PartialEq, Eq)]
+enum Input {
+    Texts(Vec<String>),
+    /// Numbers of tokens, of the model's own vocabulary.
+    Tokens(Vec<Vec<u32>>),
+}
+
+/// The input: a string, or a list of strings, of numbers, or of lists of numbers.
+fn input(input: Value) -> Result<Input, Refused> {
     let wrong = |message: &str| Refused::bad("input", message);
     match input {
-        Value::String(text) => Ok(vec![text]),
+        Value::String(text) => Ok(Input::Texts(vec![text])),
         Value::Array(items) if items.is_empty() => {
             Err(wrong("`input` is an empty list; send at least one text"))
         }
-        Value::Array(items) => items
-            .into_iter()
-            .enumerate()
-            .map(|(at, item)| match item {
-                Value::String(text) => Ok(text),
-                Value::Number(_) | Value::Array(_) => Err(wrong(
-                    "`input` holds token numbers; send texts, this model has its own tokenizer",
-                )),
-                Value::Null | Value::Bool(_) | Value::Object(_) => {
-                    Err(wrong(&format!("element {at} of `input` is not a string")))
-                }
-            })
-            .collect(),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            let text = |item: &Value| item.as_str().map(str::to_owned);
+            Ok(Input::Texts(items.iter().filter_map(text).collect()))
+        }
+        Value::Array(items) if items.iter().all(Value::is_number) => {
+            Ok(Input::Tokens(vec![tokens(0, &items)?]))
+        }
+        Value::Array(items) if items.iter().all(Value::is_array) => {
+            let lists = items.iter().filter_map(Value::as_array).enumerate();
+            Ok(Input::Tokens(lists.map(|(at, list)| tokens(at, list)).collect::<Result<_, _>>()?))
+        }
+        Value::Array(items) => {
+            let at = items.iter().position(|item| !item.is_string()).unwrap_or_default();
+            Err(wrong(&format!("element {at} of `input` is not a string")))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
             Err(wrong("`input` must be a string or a list of strings"))
         }
     }
+}
+
+fn tokens(at: usize, list: &[Value]) -> Result<Vec<u32>, Refused> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    list.iter().map(id).collect::<Option<Vec<u32>>>().ok_or_else(|| {
+        Refused::bad("input", format!("element {at} of `input` holds what is no number of a token"))
+    })
 }
 
 fn rows(embeddings: &Embeddings, encoding: Encoding) -> Vec<Row> {
@@ -191,18 +205,22 @@ mod tests {
 
     #[test]
     fn input_is_a_text_or_a_list_of_texts() {
-        assert_eq!(texts(json!("a")).unwrap(), ["a"]);
-        assert_eq!(texts(json!(["a", "b"])).unwrap(), ["a", "b"]);
+        let texts =
+            |texts: &[&str]| Input::Texts(texts.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(input(json!("a")).unwrap(), texts(&["a"]));
+        assert_eq!(input(json!(["a", "b"])).unwrap(), texts(&["a", "b"]));
+        assert_eq!(input(json!([1, 2])).unwrap(), Input::Tokens(vec![vec![1, 2]]));
+        assert_eq!(input(json!([[1], [2]])).unwrap(), Input::Tokens(vec![vec![1], vec![2]]));
         let cases = [
             (json!([]), "empty list"),
-            (json!([1, 2]), "token numbers"),
-            (json!([[1, 2]]), "token numbers"),
+            (json!([1, -2]), "element 0 of `input` holds what is no number of a token"),
+            (json!([[1], ["a"]]), "element 1"),
             (json!(["a", null]), "element 1"),
             (json!({"text": "a"}), "a string or a list"),
         ];
-        for (input, expected) in cases {
-            let message = texts(input.clone()).unwrap_err().message;
-            assert!(message.contains(expected), "{input}: {message}");
+        for (given, expected) in cases {
+            let message = input(given.clone()).unwrap_err().message;
+            assert!(message.contains(expected), "{given}: {message}");
         }
     }
 

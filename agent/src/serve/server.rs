@@ -22,7 +22,8 @@ use tokio::{
 
 use crate::serve::{
     bequest::{Bequest, Kind, Left},
-    conversation::{Terms, converse},
+    conversation::Terms,
+    preface,
     taking::{Taking, ended},
 };
 
@@ -132,7 +133,7 @@ impl Server {
     fn begin_tcp(&self, stream: TcpStream, unread: Vec<u8>, permit: OwnedSemaphorePermit) {
         let (open, terms) = (self.open(permit), self.terms(unread));
         tokio::spawn(async move {
-            converse(stream, terms).await;
+            preface::serve(stream, terms).await;
             drop(open);
         });
     }
@@ -140,7 +141,7 @@ impl Server {
     fn begin_unix(&self, stream: UnixStream, unread: Vec<u8>, permit: OwnedSemaphorePermit) {
         let (open, terms) = (self.open(permit), self.terms(unread));
         tokio::spawn(async move {
-            converse(stream, terms).await;
+            preface::serve(stream, terms).await;
             drop(open);
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
@@ -97,6 +97,20 @@ impl Token {
             .map(|(_, text)| text.trim_ascii());
         presented.is_some_and(|text| hmac::verify(&self.key, text, self.tag.as_ref()).is_ok())
     }
+
+    /// Whether the value of an `Authorization` header holds the token as the password of the Basic scheme, in which a
+    /// browser sends it.
+    pub fn admits_password(&self, authorization: Option<&[u8]>) -> bool {
+        let decoded = authorization
+            .and_then(|value| value.split_first_chunk::<6>())
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"basic "))
+            .and_then(|(_, text)| BASE64.decode(text.trim_ascii()).ok());
+        let password = decoded.as_deref().and_then(|pair| {
+            let colon = pair.iter().position(|byte| *byte == b':')?;
+            pair.get(colon + 1..)
+        });
+        password.is_some_and(|text| hmac::verify(&self.key, text, self.tag.as_ref()).is_ok())
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +135,23 @@ mod tests {
         ];
         for (presented, expected) in cases {
             assert_eq!(token.admits(presented), expected, "{presented:?}");
+        }
+    }
+
+    #[test]
+    fn a_browsers_password_is_the_token() {
+        let token = Token::new("0123456789abcdef").unwrap();
+        let basic = |pair: &str| format!("Basic {}", BASE64.encode(pair.as_bytes()));
+        let cases = [
+            (basic("anyone:0123456789abcdef"), true),
+            (basic(":0123456789abcdef"), true),
+            (basic("0123456789abcdef"), false),
+            (basic("a:0123456789abcdef:"), false),
+            ("Basic %%%".to_owned(), false),
+            ("Bearer 0123456789abcdef".to_owned(), false),
+        ];
+        for (presented, expected) in cases {
+            assert_eq!(token.admits_password(Some(presented.as_bytes())), expected, "{presented}");
         }
     }
 

@@ -60,9 +60,8 @@ impl Gateway {
     /// A gateway in slot a, whose worker has loaded the real model.
     pub(crate) fn with_model() -> Self {
         let folder = slot();
-        let socket = folder.path().join("worker.sock");
-        serve_models(folder.path(), UnixListener::bind(&socket).unwrap());
-        Self::start(folder, Some(WorkerClient::new(socket)))
+        let worker = worker_of(&folder);
+        Self::start(folder, worker)
     }
 
     /// The factory agent.
@@ -71,10 +70,20 @@ impl Gateway {
     }
 
     pub(crate) fn start(folder: TempDir, worker: Option<WorkerClient>) -> Self {
+        Self::start_with(folder, worker, |_| ())
+    }
+
+    /// The same with another context.
+    pub(crate) fn start_with(
+        folder: TempDir,
+        worker: Option<WorkerClient>,
+        change: impl FnOnce(&mut Context),
+    ) -> Self {
         let runtime = Runtime::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let context = context(worker);
+        let mut context = context(worker);
+        change(&mut context);
         let (taking, taken) = watch::channel(Taking::All);
         let (stop, stopping) = watch::channel(false);
         let servers = {
@@ -151,6 +160,8 @@ pub(crate) fn context(worker: Option<WorkerClient>) -> Context {
     Context {
         status: Arc::new(Status::new(snapshot)),
         tally: Arc::new(Tally::default()),
+        figures: Arc::default(),
+        collector: None,
         metrics: Arc::new(Metrics::new("0", "a", "")),
         worker: worker.map(Arc::new),
         fleet: Arc::new(|| Value::Null),
@@ -190,6 +201,16 @@ fn serve_unix(context: &Context, path: &Path, taking: watch::Receiver<Taking>) -
         bequest: None,
     };
     tokio::spawn(server::serve(server, Vec::new()))
+}
+
+/// A client of a worker with the models in `folder`, if there are any.
+pub(crate) fn worker_of(folder: &TempDir) -> Option<WorkerClient> {
+    if !folder.path().join("models").exists() {
+        return None;
+    }
+    let socket = folder.path().join("worker.sock");
+    serve_models(folder.path(), UnixListener::bind(&socket).unwrap());
+    Some(WorkerClient::new(socket))
 }
 
 fn serve_models(slot: &Path, listener: UnixListener) {

@@ -55,10 +55,22 @@ pub(crate) fn send(
     token: Option<&str>,
     body: &[u8],
 ) -> Response {
+    send_with(stream, request, token, &[], body)
+}
+
+/// The same with more headers.
+pub(crate) fn send_with(
+    stream: &mut (impl Read + Write),
+    request: &str,
+    token: Option<&str>,
+    headers: &[&str],
+    body: &[u8],
+) -> Response {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let authorization =
         token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let head = format!(
-        "{request} HTTP/1.1\r\nHost: localhost\r\n{authorization}Content-Length: {}\r\n\r\n",
+        "{request} HTTP/1.1\r\nHost: localhost\r\n{authorization}{headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();

@@ -2,8 +2,14 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod answers;
+mod dialects;
+mod figures;
 mod fixture;
+mod grpc;
 mod hand_over;
 mod http;
+mod kserve;
+mod page;
 mod refusals;
+mod traces;
 mod workers;

@@ -28,7 +28,8 @@ fn bad_input_is_refused_by_name() {
         (embeddings.clone(), input(json!(["a", ""])), 400, "text 1"),
         (embeddings.clone(), input(json!("a ".repeat(2000))), 400, "more tokens"),
         (embeddings.clone(), input(json!([])), 400, "empty list"),
-        (embeddings.clone(), input(json!([1, 2])), 400, "token numbers"),
+        (embeddings.clone(), input(json!([1, -2])), 400, "no number of a token"),
+        (embeddings.clone(), input(json!(["a", 1])), 400, "element 1"),
         (embeddings.clone(), input(json!(vec!["a"; 300])), 400, "300 texts"),
         (
             embeddings.clone(),
@@ -87,7 +88,12 @@ fn bad_input_is_refused_by_name() {
         ),
         ("GET /v1/nothing".into(), vec![], 404, "no route `/v1/nothing`"),
         ("GET /v1/ask".into(), vec![], 405, "does not take GET"),
-        ("POST /v2/repository/models/m/load".into(), vec![], 404, "no route"),
+        (
+            "POST /v2/repository/models/m/load".into(),
+            vec![],
+            403,
+            "cannot load model `m`: which models are served is decided by the signed release",
+        ),
     ];
     for (request, body, status, expected) in cases {
         let refused = gateway.send(&request, &body);
@@ -113,7 +119,7 @@ fn what_is_not_http_harms_nobody_else() {
 }
 
 #[test]
-fn a_full_queue_says_when_to_come_back() {
+fn under_load_a_request_is_answered_or_told_when_to_come_back() {
     let gateway = Gateway::with_model();
     let text = "the printer on the second floor is out of paper and blinks ".repeat(4);
     let body = json!({"model": MODEL, "input": vec![text; 2]});
@@ -122,10 +128,11 @@ fn a_full_queue_says_when_to_come_back() {
             (0..160).map(|_| scope.spawn(|| gateway.post("/v1/embeddings", &body))).collect();
         asking.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    let refused: Vec<_> = responses.iter().filter(|response| response.status != 200).collect();
-    assert!(!refused.is_empty() && refused.len() < responses.len(), "{} refused", refused.len());
-    for response in refused {
-        assert_eq!((response.status, response.header("retry-after")), (429, Some("1")));
-        assert!(response.message().contains("try again"), "{}", response.message());
+    assert!(responses.iter().any(|response| response.status == 200));
+    for response in responses.iter().filter(|response| response.status != 200) {
+        // On a slow machine its deadline passes while a request waits.
+        assert!([429, 504].contains(&response.status), "{}", response.head);
+        let told = response.header("retry-after").is_some();
+        assert_eq!(told, response.status == 429, "{}", response.head);
     }
 }

@@ -128,7 +128,7 @@ fn serve(args: &Gateway, passed: PassedSockets) -> anyhow::Result<()> {
     let mode = end_with_supervisor()?;
     logging::start("gateway")?;
     let installed = Installed::from_env(&args.state, &args.runtime, &args.slot_dir)?;
-    let options = Options { installed, mode, listen: args.listen };
+    let options = Options { installed, mode, listen: args.listen, traces: None };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(gateway::run(options, passed));
     runtime.shutdown_background();
