@@ -7,13 +7,17 @@
 //! - [`attacks`]: repositories made wrong, other clients, random inputs
 //! - [`crash`]: processes killed at random moments, and what must hold afterwards
 //! - [`transport`]: what an update moves, and what staging it costs
+//! - [`bench`]: the engine beside its peers
+//! - [`serving`]: our agent beside other servers
 //! - [`swap`]: releases that replace each other under load
 
 pub mod attacks;
+pub mod bench;
 pub mod blocks;
 pub mod crash;
 pub mod device;
 pub mod release;
+pub mod serving;
 pub mod signing;
 pub mod swap;
 pub mod transport;

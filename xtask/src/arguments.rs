@@ -29,6 +29,8 @@ Examples:
   cargo xtask crash --states           every cut, kill and fault of a modelled disk
   cargo xtask crash --blocks 200       power cuts of a disk under ext4; 2000 for the long form
   cargo xtask swap --swaps 50          releases replaced under load; no request may fail
+  cargo xtask bench engine             the engine beside onnxruntime, OpenVINO and fastembed
+  cargo xtask bench serve              the agent beside Triton and MLServer
 
 Exit codes: 0 all held; 1 something did not; 2 wrong usage; 3 the machine lacks something (what,
 and how to get it, is said); any other comes from the program that was driven.";
@@ -269,6 +271,18 @@ pub(crate) struct Bench {
 pub(crate) enum BenchWhat {
     /// Measures updates: bytes moved, staging rate beside sha256sum, peak memory for a 4 GB release
     Update(BenchUpdate),
+    /// Measures the engine beside onnxruntime, OpenVINO and fastembed: time, throughput, memory, accuracy
+    Engine(BenchPeers),
+    /// Measures the agent beside Triton and MLServer: the highest request rate that each keeps
+    Serve(BenchPeers),
+}
+
+/// How we are measured beside peers.
+#[derive(Args, Debug)]
+pub(crate) struct BenchPeers {
+    /// More options for the benchmark, such as --threads, --only, --by cpu (engine) or --seconds, --share, --skip (serve)
+    #[arg(last = true, value_name = "OPTION")]
+    pub(crate) more: Vec<OsString>,
 }
 
 /// How updates are measured.

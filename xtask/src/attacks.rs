@@ -3,7 +3,6 @@
 //! The scenarios are the tests of `fleet-tests/tests/attacks`; the peers run in the user's cache: python-tuf in a
 //! virtual environment with pinned and hashed wheels, tough built from a package with a lock of its own.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,12 +11,17 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
-use crate::{cache, demo, pip, say, shell};
+use crate::venv::{self, Digests, Environment};
+use crate::{demo, say, shell};
 
 /// The peers' programs and the list of known differences.
 const PEERS: &str = "fleet-tests/peers";
-/// The wheels of python-tuf, with their digests.
-const REQUIREMENTS: &str = "fleet-tests/peers/python/requirements.txt";
+/// python-tuf.
+const PYTHON_TUF: Environment = Environment {
+    name: "python-tuf",
+    requirements: "fleet-tests/peers/python/requirements.txt",
+    digests: Digests::Required,
+};
 /// Repositories that CI compares on; every kind twice.
 const CASES_QUICK: u64 = 172;
 const SEED_QUICK: u64 = 1;
@@ -51,7 +55,7 @@ pub(crate) fn write(machine: &Machine) -> Result<(), Failure> {
 pub(crate) fn run(machine: &Machine, plan: Plan) -> Result<(), Failure> {
     demo::build(machine)?;
     let scenarios = scenarios(machine)?;
-    let python = python(machine)?;
+    let python = venv::python(machine, PYTHON_TUF)?;
     let tough = tough(machine)?;
     let peers = peers(machine, plan.cases, plan.seed, &python, Some(&tough));
     let fuzzed = if plan.fuzz > 0 { Some(fuzz(machine, plan)) } else { None };
@@ -78,7 +82,7 @@ pub(crate) fn run(machine: &Machine, plan: Plan) -> Result<(), Failure> {
 /// As a stage of `cargo xtask test`: python-tuf on some repositories. The scenarios are tests and run as such.
 pub(crate) fn stage(machine: &Machine) -> Result<String, Failure> {
     demo::build(machine)?;
-    let python = python(machine)?;
+    let python = venv::python(machine, PYTHON_TUF)?;
     // The same repositories in every run; other ones are the long form's.
     peers(machine, CASES_QUICK, Some(SEED_QUICK), &python, None)?;
     Ok(format!("{CASES_QUICK} repositories beside python-tuf, none otherwise than listed"))
@@ -197,41 +201,6 @@ fn driven(machine: &Machine, mut command: Command, seed: Option<u64>) -> Result<
             }
         }
     }
-}
-
-/// A virtual environment with python-tuf, made once.
-fn python(machine: &Machine) -> Result<PathBuf, Failure> {
-    let pins = machine.root.join(REQUIREMENTS);
-    let wanted = fs::read_to_string(&pins)
-        .map_err(|error| Failure::new(format!("reading `{REQUIREMENTS}`")).because(error))?;
-    let folder = machine.cache.join("peers").join("python-tuf");
-    let python = folder.join("bin/python");
-    let stamp = folder.join("requirements.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(python);
-    }
-    say::line("installing python-tuf into the cache");
-    let system = pip::installed(machine)?;
-    let preparing = |error| {
-        Failure::new(format!("preparing the virtual environment `{}`", folder.display()))
-            .because(error)
-    };
-    let parent = folder.parent().unwrap_or(&folder);
-    fs::create_dir_all(parent).map_err(preparing)?;
-    let work = tempfile::Builder::new().prefix(".peer-").tempdir_in(parent).map_err(preparing)?;
-    let whole = work.path().join("whole");
-    let mut venv = machine.command(&system);
-    shell::run(venv.args(["-m", "venv", "--clear"]).arg(&whole).stdout(std::io::stderr()))?;
-    let mut install = machine.command(&whole.join("bin/python"));
-    install.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]);
-    install.args(["--require-hashes", "--disable-pip-version-check", "--no-input"]);
-    install.arg("--requirement").arg(&pins);
-    shell::run(install.stdin(Stdio::null()).stdout(std::io::stderr())).map_err(|failure| {
-        failure.next("check that pip reaches a package index (`pip config list`), then repeat")
-    })?;
-    fs::copy(&pins, whole.join("requirements.txt")).map_err(preparing)?;
-    cache::put_in_place(&whole, &folder, &work.path().join("replaced")).map_err(preparing)?;
-    Ok(python)
 }
 
 /// The program made of tough. Cargo builds it in the cache, and again only when it changed.

@@ -2,15 +2,19 @@
 //!
 //! # Layout
 //! `arguments` is the command line; `machine` what is known of the machine; `stage` runs tables of
-//! named work, of which `test` and `check` are the two; `wheel`, `pip`, `fetch`, `tools` and
-//! `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `swap`, `kept`, `peer`, `clients`
-//! and `bench`, `bench_update` drive the product's own programs. It imports nothing of the product, so that it builds
-//! in seconds on a cold machine.
+//! named work, of which `test` and `check` are the two; `wheel`, `pip`, `venv`, `fetch`, `tools`
+//! and `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `swap`, `kept`, `peer`,
+//! `clients` and `bench`, `bench_update`, `bench_engine`, `bench_serve` (both with `bench_models`) drive the
+//! product's own programs. It imports nothing of the product, so that it builds in seconds on a cold
+//! machine.
 
 mod advisories;
 mod arguments;
 mod attacks;
 mod bench;
+mod bench_engine;
+mod bench_models;
+mod bench_serve;
 mod bench_update;
 mod broker;
 mod cache;
@@ -40,6 +44,7 @@ mod stage;
 mod swap;
 mod test;
 mod tools;
+mod venv;
 mod wheel;
 
 use std::env;
@@ -152,6 +157,12 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
         }
         Command::Bench(Bench { what: Some(BenchWhat::Update(options)), .. }) => {
             bench_update::run(machine, &options)
+        }
+        Command::Bench(Bench { what: Some(BenchWhat::Engine(options)), .. }) => {
+            bench_engine::run(machine, &options.more)
+        }
+        Command::Bench(Bench { what: Some(BenchWhat::Serve(options)), .. }) => {
+            bench_serve::run(machine, &options.more)
         }
         Command::Bench(options) => {
             let plan = bench::Plan { requests: options.requests, connections: options.connections };

@@ -1,7 +1,7 @@
 //! `cargo xtask peer embeddings`: our embeddings beside onnxruntime's on the same model file.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
@@ -10,18 +10,15 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::http::Agent;
 use crate::machine::{Machine, Output};
-use crate::{cache, pip, say, shell};
+use crate::venv::{self, Digests, Environment};
+use crate::{say, shell};
 
-/// What the virtual environment holds; without dependencies, for the tokenizer's Hub client and
-/// the runtime's tooling are not used here.
-const REQUIREMENTS: [&str; 6] = [
-    "onnxruntime==1.31.1",
-    "numpy==2.4.6",
-    "tokenizers==0.23.3",
-    "flatbuffers==25.12.19",
-    "protobuf==7.36.2",
-    "packaging==26.3",
-];
+/// Without what onnxruntime's tooling and the tokenizer's Hub client would need besides.
+const PEER: Environment = Environment {
+    name: "embeddings",
+    requirements: "xtask/peers/requirements.txt",
+    digests: Digests::None,
+};
 
 const SCRIPT: &str = "xtask/peers/embeddings.py";
 
@@ -94,7 +91,7 @@ fn print(machine: &Machine, table: &Table) -> Result<(), Failure> {
 }
 
 fn ask_peer(machine: &Machine, model: &Path, sentences: &Path) -> Result<Peer, Failure> {
-    let python = environment(machine)?;
+    let python = venv::python(machine, PEER)?;
     say::line("asking onnxruntime");
     let mut command = machine.command(&python);
     command.arg(SCRIPT).arg(model.join("model.onnx")).arg(model.join("tokenizer.json"));
@@ -105,43 +102,6 @@ fn ask_peer(machine: &Machine, model: &Path, sentences: &Path) -> Result<Peer, F
     }
     serde_json::from_str(&printed.out)
         .map_err(|error| Failure::new("reading the peer's answer").because(error))
-}
-
-/// The virtual environment in the cache, made aside and renamed when whole; its programs are
-/// reached through its Python, so that its place does not matter.
-fn environment(machine: &Machine) -> Result<PathBuf, Failure> {
-    let versions = REQUIREMENTS.map(|requirement| requirement.replace("==", "-")).join("_");
-    let folder = machine.cache.join("peers").join("embeddings");
-    let python = folder.join("bin/python");
-    let stamp = folder.join("requirements");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == versions) {
-        return Ok(python);
-    }
-    say::line(&format!("installing the peer: {}", REQUIREMENTS.join(" ")));
-    let system = pip::installed(machine)?;
-    let preparing = |error| {
-        Failure::new(format!("preparing the virtual environment `{}`", folder.display()))
-            .because(error)
-    };
-    let parent = folder.parent().unwrap_or(&folder);
-    fs::create_dir_all(parent).map_err(preparing)?;
-    let work = tempfile::Builder::new().prefix(".peer-").tempdir_in(parent).map_err(preparing)?;
-    let whole = work.path().join("whole");
-    let mut venv = machine.command(&system);
-    shell::run(venv.args(["-m", "venv", "--clear"]).arg(&whole).stdout(std::io::stderr()))?;
-    let mut install = machine.command(&whole.join("bin/python"));
-    install.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]);
-    install.args(["--disable-pip-version-check", "--no-input"]).args(REQUIREMENTS);
-    shell::run(install.stdin(Stdio::null()).stdout(std::io::stderr())).map_err(|failure| {
-        failure.next("check that pip reaches a package index (`pip config list`), then repeat")
-    })?;
-    std::io::Write::write_all(
-        &mut fs::File::create(whole.join("requirements")).map_err(preparing)?,
-        versions.as_bytes(),
-    )
-    .map_err(preparing)?;
-    cache::put_in_place(&whole, &folder, &work.path().join("replaced")).map_err(preparing)?;
-    Ok(python)
 }
 
 struct Ours {

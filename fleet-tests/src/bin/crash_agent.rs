@@ -99,7 +99,8 @@ fn run(cli: Cli, passed: PassedSockets) -> anyhow::Result<()> {
         Some(Role::Worker { slot_dir }) => {
             end_with_supervisor()?;
             logging::start("worker")?;
-            process::run(slot_dir, release_from_env()?, passed)?;
+            let policy = process::policy_from(|name| env::var(name).ok())?;
+            process::run(slot_dir, release_from_env()?, policy, passed)?;
             Ok(())
         }
         Some(Role::Updater { state, factory }) => {
