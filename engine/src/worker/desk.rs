@@ -261,11 +261,12 @@ impl Desk {
             move |computed: Result<_, Failure>| {
                 let reply =
                     computed.and_then(|done| prepare::reply((&seat.package, &model), &shape, done));
+                // Before the response, so that whoever has it finds nothing waiting.
+                drop(holding);
                 match reply {
                     Ok(reply) => responder.send(id, reply),
                     Err(failure) => fail(&seat, &responder, id, failure),
                 }
-                drop(holding);
             }
         };
         let new =
