@@ -6,16 +6,14 @@ use std::process::Stdio;
 use crate::bench_models::{self, SENTENCES, WORDS};
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
-use crate::{say, shell};
+use crate::{demo, shell};
 
 const SCRIPT: &str = "fleet-tests/peers/bench/resident.py";
 
 /// Compares the engine with onnxruntime, OpenVINO and fastembed and prints the tables.
 pub(crate) fn run(machine: &Machine, more: &[OsString]) -> Result<(), Failure> {
     let models = bench_models::ensure(machine)?;
-    say::line("building bench-engine");
-    let mut build = machine.cargo(&["build", "--locked", "--release", "--package", "fleet-tests"]);
-    shell::run(build.args(["--bin", "bench-engine"]).stdout(std::io::stderr()))?;
+    demo::build(machine)?;
     let mut command = machine.command(&machine.bin_dir().join("bench-engine"));
     command.stdout(Stdio::inherit()).arg("compare");
     command.arg("--python").arg(&models.python).arg("--script").arg(machine.root.join(SCRIPT));

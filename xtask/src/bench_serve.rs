@@ -7,7 +7,7 @@ use crate::bench_models::{self, WORDS};
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
 use crate::venv::{self, Digests, Environment};
-use crate::{say, shell};
+use crate::{demo, shell};
 
 const SCRIPTS: &str = "fleet-tests/peers/serve";
 const TRITON: Environment = Environment {
@@ -26,10 +26,7 @@ pub(crate) fn run(machine: &Machine, more: &[OsString]) -> Result<(), Failure> {
     let models = bench_models::ensure(machine)?;
     let triton = venv::python(machine, TRITON)?;
     let mlserver = venv::python(machine, MLSERVER)?;
-    say::line("building the agent and bench-serve");
-    let mut build = machine.cargo(&["build", "--locked", "--release"]);
-    build.args(["--package", "fleet-tests", "--package", "agent", "--package", "slots"]);
-    shell::run(build.arg("--bins").stdout(std::io::stderr()))?;
+    demo::build(machine)?;
     let bin_dir = machine.bin_dir();
     let mut command = machine.command(&bin_dir.join("bench-serve"));
     command.stdout(Stdio::inherit()).arg("--bin-dir").arg(&bin_dir);
