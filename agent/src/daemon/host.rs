@@ -135,7 +135,7 @@ async fn show(
     }
 }
 
-type Others = BTreeMap<(Slot, Option<Digest>), Arc<WorkerClient>>;
+type Others = BTreeMap<(Slot, Digest), Arc<WorkerClient>>;
 
 /// This gateway, as the link sees it.
 struct Gateway {
@@ -161,29 +161,19 @@ impl Gateway {
         })
     }
 
-    /// The worker of `slot` for what the boot record says lies there.
-    fn worker_of(&self, slot: Slot) -> Arc<WorkerClient> {
-        if let (Some(worker), true) = (&self.worker, self.installed.slot == Some(slot)) {
+    /// The worker of `release` in `slot`. Who asks says which release it must be: the picture that this gateway shows of
+    /// the boot record may be older than what they read, and name the release that lay there before.
+    fn worker_of(&self, slot: Slot, release: Digest) -> Arc<WorkerClient> {
+        let ours = (self.installed.slot, self.installed.release) == (Some(slot), Some(release));
+        if let (Some(worker), true) = (&self.worker, ours) {
             return Arc::clone(worker);
         }
-        let release = self.status.look(|snapshot| {
-            let state = &snapshot.record.as_ref()?.state;
-            let trial = state.trial().map(|trial| &trial.held);
-            trial
-                .into_iter()
-                .chain(state.active())
-                .find(|held| held.slot == slot)
-                .map(|held| held.release)
-        });
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         // One release after another lies in the other slot; only the newest client is of use.
         others.retain(|key, _| *key == (slot, release));
         let open = || {
             let socket = self.installed.worker_socket(slot);
-            Arc::new(match release {
-                Some(_) => WorkerClient::for_release(socket, release),
-                None => WorkerClient::new(socket),
-            })
+            Arc::new(WorkerClient::for_release(socket, Some(release)))
         };
         Arc::clone(others.entry((slot, release)).or_insert_with(open))
     }
@@ -203,10 +193,11 @@ impl Host for Gateway {
     fn ask_worker(
         &self,
         slot: Slot,
+        release: Digest,
         call: Call,
         limit: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Reply, String>> + Send + '_>> {
-        let worker = self.worker_of(slot);
+        let worker = self.worker_of(slot, release);
         Box::pin(async move {
             match worker.ask(call, limit).await {
                 // What a worker says of a candidate is for the gate to judge.

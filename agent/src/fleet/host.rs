@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use engine::worker::message::{Call, Reply};
-use protocol::{id::Slot, report::Vitals};
+use protocol::{digest::Digest, id::Slot, report::Vitals};
 
 /// How the gateway is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,13 @@ pub trait Host: Send + Sync + 'static {
     /// Figures of the host. May block for some milliseconds.
     fn vitals(&self) -> Vitals;
 
-    /// One call to the worker of `slot`, which is started if it does not run.
-    fn ask_worker(&self, slot: Slot, call: Call, limit: Duration) -> WorkerReply<'_>;
+    /// One call to the worker that serves `release` from `slot`, which is started if it does not run. One that still
+    /// serves what lay there before is ended first.
+    fn ask_worker(
+        &self,
+        slot: Slot,
+        release: Digest,
+        call: Call,
+        limit: Duration,
+    ) -> WorkerReply<'_>;
 }

@@ -225,13 +225,13 @@ async fn load(host: &dyn Host, due: Due, manifest: &Manifest) -> Result<String, 
     let limit = Duration::from_millis(manifest.policy.load_ms);
     let work = async {
         let started = Instant::now();
-        let reply = call(host, due.slot, Call::Hello { protocol: PROTOCOL }, limit).await?;
+        let reply = call(host, due, Call::Hello { protocol: PROTOCOL }, limit).await?;
         let Reply::Hello(worker) = &reply else { return Err(unexpected("a greeting", &reply)) };
         gates::introduced(worker, &due.release, manifest)?;
         let mut resident_bytes = 0;
         for model in manifest.models() {
             let load = Call::Load { model: model.to_owned() };
-            let reply = call(host, due.slot, load, limit).await?;
+            let reply = call(host, due, load, limit).await?;
             let Reply::Loaded(loaded) = &reply else {
                 return Err(unexpected(&format!("model `{model}` to load"), &reply));
             };
@@ -256,7 +256,7 @@ async fn golden(host: &dyn Host, due: Due, manifest: &Manifest) -> Result<String
     let work = async {
         let mut figures = Vec::new();
         for model in manifest.models() {
-            figures.push(golden_of(host, due.slot, model, limit).await?);
+            figures.push(golden_of(host, due, model, limit).await?);
         }
         Ok(figures.join("; "))
     };
@@ -269,11 +269,11 @@ async fn golden(host: &dyn Host, due: Due, manifest: &Manifest) -> Result<String
 /// One model's golden set: its figures.
 async fn golden_of(
     host: &dyn Host,
-    slot: Slot,
+    due: Due,
     model: &str,
     limit: Duration,
 ) -> Result<String, String> {
-    let reply = call(host, slot, Call::Golden { model: model.to_owned() }, limit).await?;
+    let reply = call(host, due, Call::Golden { model: model.to_owned() }, limit).await?;
     let Reply::Golden(report) = &reply else {
         return Err(unexpected(&format!("the golden set of `{model}`"), &reply));
     };
@@ -297,7 +297,7 @@ async fn probation(host: &dyn Host, due: Due, manifest: &Manifest) -> Outcome {
         if health.ready && idle {
             for model in manifest.models() {
                 let golden = Call::Golden { model: model.to_owned() };
-                match host.ask_worker(due.slot, golden, limit).await {
+                match host.ask_worker(due.slot, due.release, golden, limit).await {
                     Ok(Reply::Golden(report)) => match gates::golden(model, &report) {
                         Ok(_) => (asked, lost) = (asked + u64::from(report.cases), 0),
                         Err(reason) => return gates::outcome(Err(reason)),
@@ -318,10 +318,11 @@ async fn probation(host: &dyn Host, due: Due, manifest: &Manifest) -> Outcome {
 }
 
 /// One call; a worker that is lost once may come back.
-async fn call(host: &dyn Host, slot: Slot, call: Call, limit: Duration) -> Result<Reply, String> {
-    match host.ask_worker(slot, call.clone(), limit).await {
+async fn call(host: &dyn Host, due: Due, call: Call, limit: Duration) -> Result<Reply, String> {
+    let Due { slot, release, .. } = due;
+    match host.ask_worker(slot, release, call.clone(), limit).await {
         Ok(reply) => Ok(reply),
-        Err(first) => host.ask_worker(slot, call, limit).await.map_err(|again| {
+        Err(first) => host.ask_worker(slot, release, call, limit).await.map_err(|again| {
             format!("the candidate's worker was lost twice: {first}; then {again}")
         }),
     }

@@ -73,7 +73,7 @@ impl Host for Quiet {
         }
     }
 
-    fn ask_worker(&self, _: Slot, _: Call, _: Duration) -> WorkerReply<'_> {
+    fn ask_worker(&self, _: Slot, _: Digest, _: Call, _: Duration) -> WorkerReply<'_> {
         Box::pin(async { Ok(Reply::Pong) })
     }
 }

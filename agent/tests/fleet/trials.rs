@@ -163,8 +163,8 @@ impl Host for Gateway {
         }
     }
 
-    fn ask_worker(&self, slot: Slot, call: Call, _: Duration) -> WorkerReply<'_> {
-        assert_eq!(slot, Slot::B);
+    fn ask_worker(&self, slot: Slot, release: Digest, call: Call, _: Duration) -> WorkerReply<'_> {
+        assert_eq!((slot, release), (Slot::B, self.release), "asked of the worker on trial");
         let reply = self.reply(&call);
         let hangs = self.worker == Worker::Hangs;
         Box::pin(async move { if hangs { std::future::pending().await } else { reply } })
