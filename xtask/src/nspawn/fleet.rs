@@ -35,8 +35,9 @@ struct Kind {
 
 /// Every release of the fleet, each newer than the one before. `next` is another build of the agent with
 /// a retrained model, and `again` the same once more, for a machine that refused it; `slow` wants so many
-/// answers that it is long on trial while nobody asks; the others have faults.
-const RELEASES: [Kind; 7] = [
+/// answers that it is long on trial while nobody asks, `slower` so many that it is while many ask; the
+/// others have faults.
+const RELEASES: [Kind; 8] = [
     Kind { name: "first", agent: "socle-agent", model: "v1", policy: &[] },
     Kind { name: "next", agent: "socle-agent-next", model: "v2", policy: &[] },
     Kind { name: "again", agent: "socle-agent-next", model: "v2", policy: &[] },
@@ -45,6 +46,12 @@ const RELEASES: [Kind; 7] = [
         agent: "socle-agent-next",
         model: "v2",
         policy: &["--probation-answers", "800"],
+    },
+    Kind {
+        name: "slower",
+        agent: "socle-agent-next",
+        model: "v2",
+        policy: &["--probation-answers", "10000"],
     },
     Kind { name: "crashing", agent: "socle-crash-agent", model: "v2", policy: &["--tries", "10"] },
     Kind { name: "hanging", agent: "socle-hang-agent", model: "v2", policy: &["--tries", "1"] },

@@ -23,7 +23,7 @@ const SLOTS: &str =
 /// `apt upgrade` while a release is on trial.
 pub(crate) fn apt_upgrade(on: &mut Station<'_>) -> Result<String, Failure> {
     on.soon("the agent answers", "ask")?;
-    on.fleet()?.start_rollout("slow")?;
+    on.fleet()?.start_rollout("slower")?;
     on.until_phase("probation")?;
     on.soon("the gateway on trial answers", "ask")?;
     let before = on.holds("slots are read", SLOTS)?;
@@ -34,7 +34,7 @@ pub(crate) fn apt_upgrade(on: &mut Station<'_>) -> Result<String, Failure> {
     if before != after {
         return Err(Failure::new(format!("does not hold: slots are as before\n{before}\n{after}")));
     }
-    on.until_committed("slow")?;
+    on.until_committed("slower")?;
     let tally = load.stop()?;
     none_failed(&tally)?;
     on.holds("no unit failed", "test \"$(systemctl is-system-running)\" = running")?;
