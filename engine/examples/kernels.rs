@@ -14,7 +14,7 @@ use std::{hint::black_box, time::Instant};
 
 use anyhow::Context as _;
 use engine::kernels::{
-    attention::{Attention, Qkv},
+    attention::{Attention, Products, Qkv},
     gelu,
     isa::Isa,
     layer_norm::{Norm, layer_norm},
@@ -23,10 +23,11 @@ use engine::kernels::{
         block::{BlockLinear, BlockWeights},
         epilogue::Epilogue,
         float::FloatLinear,
-        packed::{BLOCK, Bits},
+        packed::Bits,
         panels::Strided,
     },
     peak,
+    quantize::{BlockCodes, Width},
     softmax::softmax,
     threads::Threads,
 };
@@ -35,6 +36,7 @@ const ROUNDS: usize = 15;
 /// Each kernel runs for about so long a round.
 const ROUND_S: f64 = 0.004;
 const PEAK_ROUNDS: usize = 4096;
+const BOTH: [Products; 2] = [Products::Floats, Products::Words];
 const SHAPES: [(usize, usize); 4] = [(384, 384), (384, 1152), (384, 1536), (1536, 384)];
 
 /// A product of an input into a result.
@@ -92,12 +94,14 @@ fn form(isa: Isa) -> anyhow::Result<()> {
     for (k, n) in SHAPES {
         linears(isa, k, n, &mut cases)?;
     }
-    for length in [16, 64, 128, 256] {
-        let attention = Attention { isa, heads: 12, head_dim: 32, scale: 0.18 };
+    for (length, products) in
+        [16, 64, 128, 256].into_iter().flat_map(|length| BOTH.map(|products| (length, products)))
+    {
+        let attention = Attention { isa, heads: 12, head_dim: 32, scale: 0.18, products };
         let rows = numbers(length * 1152);
         let mut out = vec![0.0; length * 384];
         cases.push(Case::new(
-            format!("attention {length}"),
+            format!("attention {length} {products:?}"),
             length * length * 768,
             "GMAC/s",
             move || {
@@ -106,6 +110,13 @@ fn form(isa: Isa) -> anyhow::Result<()> {
                 attention.ragged(qkv, &[0, length as u32], &Threads::one(), &mut out);
             },
         ));
+    }
+    for block in [32, 64, 128] {
+        let (rows, mut codes) = (numbers(128 * 384), BlockCodes::default());
+        let name = format!("quantize 128×384 /{block}");
+        cases.push(Case::new(name, rows.len(), "G/s", move || {
+            codes.fill(isa, Width::Byte, block, 128, black_box(&rows));
+        }));
     }
     let start = numbers(3072);
     let mut values = start.clone();
@@ -144,16 +155,21 @@ fn form(isa: Isa) -> anyhow::Result<()> {
 }
 
 fn linears(isa: Isa, k: usize, n: usize, cases: &mut Vec<Case<'_>>) -> anyhow::Result<()> {
-    let scales = vec![0.01; n * k / BLOCK];
+    let scales = vec![0.01; n * k / 32];
     let codes: Vec<u8> = (0..n * k).map(|at| ((at * 40_503) >> 7) as u8).collect();
-    let block = |bits: Bits| {
-        let codes = &codes[..bits.bytes(n * k)];
-        BlockLinear::new(isa, BlockWeights { bits, n, k, codes, scales: &scales, bias: None })
+    let packed = |bits: Bits, block: usize| {
+        let (codes, scales) = (&codes[..bits.bytes(n * k)], &scales[..n * k / block]);
+        BlockLinear::new(isa, BlockWeights { bits, block, n, k, codes, scales, bias: None })
     };
     let bytes = Codes::Unsigned(&codes);
     let weights =
         AffineWeights { k, n, codes: bytes, zero_points: &[128], scales: &[0.01], bias: None };
-    let (eight, four) = (block(Bits::Eight)?, block(Bits::Four)?);
+    let blocks = [
+        ("8 bit/32", packed(Bits::Eight, 32)?),
+        ("8 bit/64", packed(Bits::Eight, 64)?),
+        ("8 bit/128", packed(Bits::Eight, 128)?),
+        ("4 bit/32", packed(Bits::Four, 32)?),
+    ];
     let (affine, float) =
         (AffineLinear::new(isa, weights)?, FloatLinear::new(isa, k, n, &numbers(n * k), None)?);
     for m in [1, 16, 128] {
@@ -162,11 +178,13 @@ fn linears(isa: Isa, k: usize, n: usize, cases: &mut Vec<Case<'_>>) -> anyhow::R
             let call = move || run(&x, black_box(&mut out));
             cases.push(Case::new(format!("{name} {m}×{k}×{n}"), m * k * n, "GMAC/s", call));
         };
-        let (eight, four, affine, float) =
-            (eight.clone(), four.clone(), affine.clone(), float.clone());
         let one = Threads::one;
-        add("8 bit", Box::new(move |x, out| eight.run(x, Epilogue::None, &one(), out)));
-        add("4 bit", Box::new(move |x, out| four.run(x, Epilogue::None, &one(), out)));
+        for (name, linear) in &blocks {
+            let linear = linear.clone();
+            add(name, Box::new(move |x, out| linear.run(x, Epilogue::None, &one(), out)));
+        }
+        let (affine, float, gelu) = (affine.clone(), float.clone(), blocks[1].1.clone());
+        add("8 bit/64 gelu", Box::new(move |x, out| gelu.run(x, Epilogue::Gelu, &one(), out)));
         add(
             "onnx int8",
             Box::new(move |x, out| affine.run(x, InputScale::Dynamic, Epilogue::None, &one(), out)),

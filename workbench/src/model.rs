@@ -33,7 +33,7 @@ pub enum ModelCommand {
     Pack(PackArgs),
     /// Make a package from a published model: safetensors, ONNX, GGUF
     #[command(
-        after_help = "Examples:\n  socle model import --from ./all-MiniLM-L6-v2 --name minilm --version 1 --out ./packages/minilm\n  socle model import --from e5-small-q4.bin --tokenizer tokenizer.json --name e5 --version 1 --licence MIT \\\n    --languages fr,en --text fr.txt --text en.txt --out ./packages/e5\n\nWeights become blocks of 32 at 8 bits, or stay at 4 bits if they were. What each step cost in accuracy, size and\ntime is printed and kept as import.json."
+        after_help = "Examples:\n  socle model import --from ./all-MiniLM-L6-v2 --name minilm --version 1 --out ./packages/minilm\n  socle model import --from e5-small-q4.bin --tokenizer tokenizer.json --name e5 --version 1 --licence MIT \\\n    --languages fr,en --text fr.txt --text en.txt --out ./packages/e5\n\nWeights become blocks at 8 bits, or stay at 4 bits if they were. What each step cost in accuracy, size and\ntime is printed and kept as import.json."
     )]
     Import(ImportArgs),
     /// Show what a package holds

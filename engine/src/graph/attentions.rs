@@ -7,12 +7,15 @@ use std::collections::HashMap;
 
 use tract_onnx::prelude::Tensor;
 
-use crate::graph::{
-    feeds::{Feeds, SEGMENTS},
-    fused::{Attention, Fused},
-    net::{Net, int, is_default},
-    probe::Probe,
-    shapes::{Axis, Shapes},
+use crate::{
+    graph::{
+        feeds::{Feeds, SEGMENTS},
+        fused::{Attention, Fused},
+        net::{Net, int, is_default},
+        probe::Probe,
+        shapes::{Axis, Shapes},
+    },
+    kernels::attention::Products,
 };
 
 /// Lengths on which the splitting into heads is tried.
@@ -76,7 +79,7 @@ fn find(probe: &Probe<'_>, masks: &mut HashMap<String, Option<Mask>>, at: usize)
     let (last, output) = joined(probe, context, heads, head_dim)?;
     let scale = scale * query_factor * key_factor;
     (scale.is_finite() && scale > 0.0).then_some(())?;
-    let attention = Attention { heads, head_dim, scale };
+    let attention = Attention { heads, head_dim, scale, products: Products::Floats };
     Some(Found { attention, query, key, value, output, last })
 }
 

@@ -63,9 +63,11 @@ impl Bits {
 
 /// The constant of `layout` with these codes, scales `rows × ⌈width/block⌉` and, if given, zero points per block
 /// packed as the codes are. Each row begins at a whole byte, its last block may be shorter than the others but takes
-/// the room of a whole one when `padded`. `None` when a length does not fit.
+/// the room of a whole one when `padded`. Blocks come out as large as they are in the file, or as large a part of that
+/// as rows are whole and `most` allows. `None` when a length does not fit.
 pub(super) fn read(
     layout: Layout,
+    most: usize,
     codes: &TensorProto,
     scales: &TensorProto,
     zeros: Option<&TensorProto>,
@@ -105,10 +107,11 @@ pub(super) fn read(
     };
     let centred = zeros.is_none()
         || (0..rows).all(|row| (0..blocks).all(|at| zero_of(row, at) == Some(bits.zero())));
-    let whole = width.is_multiple_of(BLOCK) && block.is_multiple_of(BLOCK);
+    let to = size(width, block, most);
+    let whole = to >= BLOCK;
     if whole && centred && row_bytes == bits.bytes(width) {
-        let scales = spread(&scales, width, block);
-        return Some(Quantized::Blocks(Blocks { bits, codes, scales }));
+        let scales = spread(&scales, width, block, to);
+        return Some(Quantized::Blocks(Blocks { bits, block: to, codes, scales }));
     }
     // A 4-bit code less its own zero point is between -15 and 15: 8 bits hold it, with the same scale.
     if whole && bits == Bits::Four {
@@ -119,8 +122,13 @@ pub(super) fn read(
                 wide.push(128 + code - zero);
             }
         }
-        let scales = spread(&scales, width, block);
-        return Some(Quantized::Blocks(Blocks { bits: Bits::Eight, codes: wide, scales }));
+        let scales = spread(&scales, width, block, to);
+        return Some(Quantized::Blocks(Blocks {
+            bits: Bits::Eight,
+            block: to,
+            codes: wide,
+            scales,
+        }));
     }
     let mut floats = Vec::with_capacity(rows * width);
     for (row, line) in codes.chunks_exact(row_bytes).enumerate() {
@@ -142,12 +150,17 @@ pub(super) enum Padding {
     No,
 }
 
-/// Scales of blocks of [`BLOCK`], from those of blocks of `block`, a multiple of it.
-fn spread(scales: &[f32], width: usize, block: usize) -> Vec<f32> {
+/// The largest power of two that divides rows and blocks, at most `most`.
+fn size(width: usize, block: usize, most: usize) -> usize {
+    1 << width.trailing_zeros().min(block.trailing_zeros()).min(most.trailing_zeros())
+}
+
+/// Scales of blocks of `to`, from those of blocks of `block`, a multiple of it.
+fn spread(scales: &[f32], width: usize, block: usize, to: usize) -> Vec<f32> {
     let blocks = width.div_ceil(block).max(1);
-    let mut spread = Vec::with_capacity(scales.len() * block / BLOCK);
+    let mut spread = Vec::with_capacity(scales.len() / blocks * (width / to));
     for row in scales.chunks_exact(blocks) {
-        spread.extend((0..width / BLOCK).filter_map(|at| row.get(at * BLOCK / block)));
+        spread.extend((0..width / to).filter_map(|at| row.get(at * to / block)));
     }
     spread
 }

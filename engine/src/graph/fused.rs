@@ -2,10 +2,12 @@
 
 use tract_onnx::prelude::{Datum, DatumType, TDim, TVec, ToDim as _};
 
-use crate::graph::numbers::Bytes;
+use crate::{graph::numbers::Bytes, kernels::attention::Products};
 
-/// Numbers along k that share a scale in a block linear and in a table.
+/// Numbers of a row that share a scale in a table, and at least so many in a block linear.
 pub(super) const BLOCK: usize = 32;
+/// At most so many in a block linear.
+pub(super) const BLOCK_MAX: usize = 256;
 
 /// The content of a fused node.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub(super) struct Linear {
 /// The weights of a [`Linear`].
 #[derive(Debug)]
 pub(super) enum Weight {
-    /// `n × k` of `(code - zero) · scale`, one scale per [`BLOCK`] numbers along k; activations quantized likewise.
+    /// `n × k` of `(code - zero) · scale`, one scale per block along k; activations quantized likewise.
     Blocks(Blocks),
     /// `k × n`, as they are.
     Float(Vec<f32>),
@@ -52,11 +54,13 @@ pub(super) enum Weight {
     Integer(Integer),
 }
 
-/// Numbers in blocks of [`BLOCK`] along a row, row-major.
+/// Numbers in blocks along a row, row-major.
 #[derive(Debug)]
 pub(super) struct Blocks {
     /// How wide a code is.
     pub bits: Bits,
+    /// Numbers that share a scale: [`BLOCK`], or a power of two times it up to [`BLOCK_MAX`].
+    pub block: usize,
     /// One byte a number, or two numbers a byte of which the low one comes first.
     pub codes: Vec<u8>,
     /// One a block.
@@ -126,7 +130,7 @@ pub(super) struct Table {
     pub rows: usize,
     /// Width of a row, a multiple of [`BLOCK`].
     pub width: usize,
-    /// `rows × width`.
+    /// `rows × width`, in blocks of [`BLOCK`].
     pub blocks: Blocks,
 }
 
@@ -150,6 +154,8 @@ pub(super) struct Attention {
     pub head_dim: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// What is multiplied.
+    pub products: Products,
 }
 
 /// Position ids.

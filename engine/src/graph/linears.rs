@@ -6,7 +6,7 @@ use crate::graph::{
     blocks::{self, Layout, Padding},
     feeds::SEGMENTS,
     file::GraphError,
-    fused::{Activation, After, Bits, Fused, Linear, Weight},
+    fused::{Activation, After, BLOCK_MAX, Bits, Fused, Linear, Weight},
     net::{Net, attribute, int, is_default},
     numbers,
     weights::{self, Quantized},
@@ -84,7 +84,8 @@ fn n_bits(net: &Net, node: &NodeProto) -> Option<Found> {
         None => None,
     };
     let (codes, scales) = (net.constant(given(1)?)?, net.constant(given(2)?)?);
-    let weight = match blocks::read(layout, codes, scales, zeros, Padding::WholeBlocks)? {
+    let weight = match blocks::read(layout, BLOCK_MAX, codes, scales, zeros, Padding::WholeBlocks)?
+    {
         blocks::Quantized::Blocks(blocks) => Weight::Blocks(blocks),
         blocks::Quantized::Floats(floats) => Weight::Float(weights::transposed(&floats, n, k)),
     };

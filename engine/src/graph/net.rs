@@ -240,6 +240,12 @@ impl Net {
         self.fused.iter()
     }
 
+    /// What the fused node at a place computes, to change it.
+    pub(super) fn fused_mut(&mut self, at: usize) -> Option<&mut Fused> {
+        let name = &self.nodes.get(at)?.as_ref()?.name;
+        self.fused.get_mut(name)
+    }
+
     /// Takes a fused node's content out, to put it back changed by [`Net::put`].
     pub(super) fn take_fused(&mut self, at: usize) -> Option<Fused> {
         let name = self.node(at)?.name.clone();

@@ -49,7 +49,7 @@ pub(super) fn step(
         Fused::Linear(linear) => Arc::new(linear_step(isa, linear, threads).map_err(wrong)?),
         Fused::Table(table) => {
             let fused::Table { rows, width, blocks } = table;
-            let fused::Blocks { bits, codes, scales } = blocks;
+            let fused::Blocks { bits, block: _, codes, scales } = blocks;
             Arc::new(
                 BlockTable::new(isa, bits.kernel(), rows, width, codes, scales).map_err(wrong)?,
             )
@@ -57,8 +57,8 @@ pub(super) fn step(
         Fused::Norm(norm) => Arc::new(NormStep { isa, norm }),
         Fused::Gelu => Arc::new(GeluStep { isa }),
         Fused::Attention(attention) => {
-            let fused::Attention { heads, head_dim, scale } = attention;
-            let attention = Attention { isa, heads, head_dim, scale };
+            let fused::Attention { heads, head_dim, scale, products } = attention;
+            let attention = Attention { isa, heads, head_dim, scale, products };
             Arc::new(AttentionStep { attention, threads: Arc::clone(threads) })
         }
         Fused::Positions(positions) => Arc::new(positions),
@@ -103,9 +103,9 @@ fn linear_step(
     let fused::Linear { n, k, weight, bias, after } = linear;
     let bias = bias.as_deref();
     let packed = match weight {
-        Weight::Blocks(fused::Blocks { bits, codes, scales }) => {
+        Weight::Blocks(fused::Blocks { bits, block, codes, scales }) => {
             let (codes, scales) = (codes.as_slice(), scales.as_slice());
-            let weights = BlockWeights { bits: bits.kernel(), n, k, codes, scales, bias };
+            let weights = BlockWeights { bits: bits.kernel(), block, n, k, codes, scales, bias };
             Packed::Block(BlockLinear::new(isa, weights)?)
         }
         Weight::Float(weights) => Packed::Float(FloatLinear::new(isa, k, n, &weights, bias)?),

@@ -91,6 +91,7 @@ pub(super) fn encoder_of(
     positions::fuse(&mut net, &shapes, feeds);
     attentions::fuse(&mut net, &shapes, feeds);
     firsts::fuse(&mut net, &shapes);
+    epilogues::narrow_attentions(&mut net);
     epilogues::join_projections(&mut net);
     epilogues::absorb(&mut net, &shapes);
     let ragged = ragged::of(&net, &shapes) == Ragged::Yes;

@@ -17,7 +17,8 @@ pub(super) enum Form {
     Int8AtRest,
     Dynamic,
     Rounded,
-    Blocks(u8),
+    /// So many bits, in blocks of so many.
+    Blocks(u8, usize),
 }
 
 /// What the mask does.
@@ -167,16 +168,16 @@ impl Writer {
                 let again = self.rounded(&exact, &fine, &zero, &of("y"));
                 self.node("Identity", &[&again], &product);
             }
-            Form::Blocks(bits) => {
-                let (codes, scales) = blocks(&w, k, n, bits);
-                let bytes = if bits == 8 { 32 } else { 16 };
-                let codes = self.tensor(&of("codes"), 2, &[n, k / 32, bytes], codes);
-                let scales = self.floats(&of("scales"), &[n * k / 32], &scales);
+            Form::Blocks(bits, block) => {
+                let (codes, scales) = blocks(&w, (k, n), bits, block);
+                let bytes = block * usize::from(bits) / 8;
+                let codes = self.tensor(&of("codes"), 2, &[n, k / block, bytes], codes);
+                let scales = self.floats(&of("scales"), &[n * k / block], &scales);
                 let sizes = [
                     ("K", k as i64),
                     ("N", n as i64),
                     ("bits", i64::from(bits)),
-                    ("block_size", 32),
+                    ("block_size", block as i64),
                 ];
                 let sizes = sizes.map(|(name, size)| int(name, size)).to_vec();
                 self.with("MatMulNBits", &[x, &codes, &scales], &product, sizes);
@@ -274,14 +275,14 @@ impl Writer {
     pub(super) fn embeddings(&mut self, form: Form) -> String {
         let table: Vec<f32> = (0..ROWS * WIDTH).map(|_| self.random()).collect();
         let words = match form {
-            Form::Blocks(bits) => {
+            Form::Blocks(bits, block) => {
                 let turned: Vec<f32> =
                     (0..WIDTH * ROWS).map(|at| table[at % ROWS * WIDTH + at / ROWS]).collect();
-                let (codes, scales) = blocks(&turned, WIDTH, ROWS, bits);
+                let (codes, scales) = blocks(&turned, (WIDTH, ROWS), bits, block);
                 let bytes = if bits == 8 { WIDTH } else { WIDTH / 2 };
                 let codes = self.tensor("words.codes", 2, &[ROWS, bytes], codes);
-                let scales = self.floats("words.scales", &[ROWS, WIDTH / 32], &scales);
-                let sizes = vec![int("bits", i64::from(bits)), int("block_size", 32)];
+                let scales = self.floats("words.scales", &[ROWS, WIDTH / block], &scales);
+                let sizes = vec![int("bits", i64::from(bits)), int("block_size", block as i64)];
                 self.with("GatherBlockQuantized", &[&codes, "input_ids", &scales], "words", sizes)
             }
             Form::Float | Form::Int8AtRest | Form::Dynamic | Form::Rounded => {
@@ -387,14 +388,15 @@ pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     }
 }
 
-/// Codes and scales of `w`, `k × n`, as `n` rows of blocks of 32.
-fn blocks(w: &[f32], k: usize, n: usize, bits: u8) -> (Vec<u8>, Vec<f32>) {
+/// Codes and scales of `w`, `k × n`, as `n` rows of blocks of `size`.
+fn blocks(w: &[f32], (k, n): (usize, usize), bits: u8, size: usize) -> (Vec<u8>, Vec<f32>) {
     let reach = if bits == 8 { 127.0 } else { 7.0 };
     let zero = if bits == 8 { 128.0 } else { 8.0 };
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
     for column in 0..n {
-        for block in 0..k / 32 {
-            let numbers: Vec<f32> = (0..32).map(|at| w[(block * 32 + at) * n + column]).collect();
+        for block in 0..k / size {
+            let number = |at: usize| w[(block * size + at) * n + column];
+            let numbers: Vec<f32> = (0..size).map(number).collect();
             let scale = numbers.iter().fold(0.0_f32, |most, number| most.max(number.abs())) / reach;
             let row: Vec<u8> =
                 numbers.iter().map(|number| ((number / scale).round() + zero) as u8).collect();

@@ -53,7 +53,7 @@ fn block_quantized(net: &Net, node: &NodeProto) -> Option<(Table, String, String
         Bits::Four => row_bytes.checked_mul(2)?,
     };
     let layout = Layout { rows, width, bits, block };
-    match blocks::read(layout, codes, scales, zeros, Padding::No)? {
+    match blocks::read(layout, BLOCK, codes, scales, zeros, Padding::No)? {
         blocks::Quantized::Blocks(blocks) => {
             Some((Table { rows, width, blocks }, ids, node.output.first()?.clone()))
         }
@@ -119,6 +119,6 @@ fn dequantized(net: &Net, node: &NodeProto) -> Option<(Table, String, String)> {
             std::iter::repeat_n(scale, width / BLOCK)
         })
         .collect();
-    let blocks = Blocks { bits: Bits::Eight, codes, scales };
+    let blocks = Blocks { bits: Bits::Eight, block: BLOCK, codes, scales };
     Some((Table { rows, width, blocks }, ids.clone(), node.output.first()?.clone()))
 }

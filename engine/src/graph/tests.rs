@@ -122,15 +122,22 @@ fn every_form_of_an_encoder_becomes_our_operators_and_gives_what_tract_gives() {
 #[test]
 fn blocks_of_eight_and_four_bits_are_as_near_as_they_can_be() {
     let expected = encoder(Form::Float, MaskForm::Padding);
-    for (bits, most, linear) in [(8, 3e-2, "Linear.q8"), (4, 4e-1, "Linear.q4")] {
-        let prepared = ours(encoder(Form::Blocks(bits), MaskForm::Padding), "states").unwrap();
+    let cases = [
+        (8, 32, 3e-2, "Linear.q8"),
+        (8, 64, 3e-2, "Linear.q8"),
+        (4, 32, 4e-1, "Linear.q4"),
+        (4, 64, 5e-1, "Linear.q4"),
+    ];
+    for (bits, block, most, linear) in cases {
+        let form = Form::Blocks(bits, block);
+        let prepared = ours(encoder(form, MaskForm::Padding), "states").unwrap();
         assert!(prepared.ragged);
         let kinds = kinds(&prepared);
         assert_eq!((kinds.get(linear), kinds.get("Table")), (Some(&8), Some(&1)), "{kinds:?}");
         let ids = ids(3, 40);
         let apart = distance(&run(&prepared, from_ref(&ids)).1, &stock(&expected, &ids));
-        println!("{bits} bits: {apart:.1e}");
-        assert!(apart <= most, "{bits} bits: {apart}");
+        println!("{bits} bits, blocks of {block}: {apart:.1e}");
+        assert!(apart <= most, "{bits} bits, blocks of {block}: {apart}");
     }
 }
 
@@ -141,8 +148,9 @@ fn sequences_in_one_pass_give_the_bits_they_give_alone() {
         Form::Int8AtRest,
         Form::Dynamic,
         Form::Rounded,
-        Form::Blocks(8),
-        Form::Blocks(4),
+        Form::Blocks(8, 32),
+        Form::Blocks(8, 64),
+        Form::Blocks(4, 32),
     ] {
         let prepared = ours(encoder(form, MaskForm::Padding), "states").unwrap();
         for seed in 0..6_u64 {
@@ -200,10 +208,10 @@ fn what_mixes_tokens_keeps_sequences_apart() {
 #[test]
 fn a_classifier_reads_the_first_token_of_each_sequence() {
     let mut writer = Writer::new(9);
-    let states = writer.encoder(Form::Blocks(8), MaskForm::Padding, 0.5);
+    let states = writer.encoder(Form::Blocks(8, 32), MaskForm::Padding, 0.5);
     let zero = writer.ints("first.at", &[], &[0]);
     let first = writer.with("Gather", &[&states, &zero], "first", vec![int("axis", 1)]);
-    let dense = writer.linear(Form::Blocks(8), &first, WIDTH, WIDTH, "dense");
+    let dense = writer.linear(Form::Blocks(8, 32), &first, WIDTH, WIDTH, "dense");
     let pooled = writer.node("Tanh", &[&dense], "pooled");
     let logits = writer.linear(Form::Float, &pooled, WIDTH, 3, "logits");
     let prepared = ours(writer.finish(&logits), "logits").unwrap();
@@ -218,7 +226,7 @@ fn a_classifier_reads_the_first_token_of_each_sequence() {
 #[test]
 fn constants_that_do_not_fit_and_unknown_operators_are_named() {
     let refused = |change: &dyn Fn(&mut ModelProto)| {
-        let mut model = encoder(Form::Blocks(8), MaskForm::Padding);
+        let mut model = encoder(Form::Blocks(8, 32), MaskForm::Padding);
         change(&mut model);
         ours(model, "states").map(|_| ()).map_err(|reason| reason.to_string()).unwrap_err()
     };

@@ -136,7 +136,7 @@ impl Quantized {
             let code = |number: &i32| u8::try_from(number + 128).unwrap_or(0);
             let codes = centred.iter().map(code).collect();
             let scales = (0..n).flat_map(|column| vec![scale(column); k / BLOCK]).collect();
-            return Some(Weight::Blocks(Blocks { bits: Bits::Eight, codes, scales }));
+            return Some(Weight::Blocks(Blocks { bits: Bits::Eight, block: BLOCK, codes, scales }));
         }
         let mut floats = Vec::with_capacity(n * k);
         for line in wide.chunks_exact(n) {

@@ -1,6 +1,7 @@
 //! Attention within each of several sequences that follow each other without padding.
 
 use crate::kernels::{
+    attention_words,
     isa::{Isa, for_each_isa},
     linear::{
         panels::{self, Strided},
@@ -22,6 +23,17 @@ pub struct Attention {
     pub head_dim: usize,
     /// Factor of the scores, above 0; 1/√head_dim in BERT.
     pub scale: f32,
+    /// What is multiplied.
+    pub products: Products,
+}
+
+/// What attention multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// The numbers as they are.
+    Floats,
+    /// Integers of 12 bits, see [`attention_words`]; heads wider than 128 stay floats.
+    Words,
 }
 
 /// Rows of all tokens. The three may be parts of the rows of one matrix.
@@ -74,7 +86,12 @@ impl Attention {
                         if first < end {
                             let out = &mut out
                                 [(first - range.start) * width..(end - range.start) * width];
-                            self.sequence(scratch, qkv, sequence, first, out);
+                            let narrow = self.head_dim <= attention_words::HEAD_MAX;
+                            if narrow && self.products == Products::Words {
+                                attention_words::sequence(self, scratch, qkv, sequence, first, out);
+                            } else {
+                                self.sequence(scratch, qkv, sequence, first, out);
+                            }
                         }
                     }
                 });
@@ -162,12 +179,13 @@ impl Head<'_> {
 }
 
 for_each_isa! {
-    fn divide_rows(
+    /// The first `width` columns of each row of `tile`, over the sum of the row.
+    pub(in crate::kernels) fn divide_rows(
         isa: Isa,
         tile: &[f32],
         lanes: usize,
         width: usize,
-        sums: &[f32; 16],
+        sums: &[f32],
         out: &mut [f32],
         stride: usize,
     ) {

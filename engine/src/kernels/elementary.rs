@@ -15,10 +15,12 @@ const ERF_Q: [f32; 6] =
     [1.0, 0.251_515_5, 0.028_644_38, 0.001_884_291_3, 7.363_833e-5, 1.197_524_9e-6];
 
 /// Beyond it Φ(x), which GELU is x times, differs from 0 or 1 by less than 3e-7.
-const PHI_END: f32 = 5.0;
+pub(in crate::kernels) const PHI_END: f32 = 5.0;
+/// What takes the square of a number up to [`PHI_END`] to between 0 and 2.
+pub(in crate::kernels) const PHI_FACTOR: f32 = 2.0 / (PHI_END * PHI_END);
 /// erf(x/√2) = x · P(2x²/25 - 1) for |x| ≤ [`PHI_END`]: coarser than the quotient above, but enough for GELU, and
 /// without the division that costs as much as ten products.
-const PHI_P: [f32; 13] = [
+pub(in crate::kernels) const PHI_P: [f32; 13] = [
     0.28272757,
     -0.14059329,
     0.10304287,
@@ -82,7 +84,7 @@ pub(in crate::kernels) fn erf_of_half_root(x: f32) -> f32 {
 pub(in crate::kernels) fn gelu(x: f32) -> f32 {
     let bounded = if x < -PHI_END { -PHI_END } else { x };
     let bounded = if bounded > PHI_END { PHI_END } else { bounded };
-    let at = (bounded * bounded).mul_add(2.0 / (PHI_END * PHI_END), -1.0);
+    let at = (bounded * bounded).mul_add(PHI_FACTOR, -1.0);
     let erf = bounded * polynomial(&PHI_P, at);
     let erf = if x > PHI_END { 1.0 } else { erf };
     let erf = if x < -PHI_END { -1.0 } else { erf };
@@ -98,8 +100,9 @@ pub(in crate::kernels) fn tanh(x: f32) -> f32 {
     size.copysign(x)
 }
 
+/// Σ coefficients[n] · xⁿ, fused.
 #[inline(always)]
-fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
+pub(in crate::kernels) fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
     let mut value = coefficients[N - 1];
     let mut at = N - 1;
     while at > 0 {

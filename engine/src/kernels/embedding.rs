@@ -41,7 +41,7 @@ impl BlockTable {
         codes: Vec<u8>,
         scales: Vec<f32>,
     ) -> Result<Self, WeightsError> {
-        bits.check(rows, width, &codes, &scales)?;
+        bits.check((rows, width), BLOCK, &codes, &scales)?;
         Ok(Self { isa, bits, rows, width, codes, scales })
     }
 

@@ -13,10 +13,13 @@
 //! - [`aligned`], [`scratch`]: memory; [`elementary`]: exp, erf and tanh of one number; [`lanes`]: sums along a row
 //! - [`linear`]: products with weights that are packed once; [`quantize`]: what they do to their input first
 //! - [`peak`]: what the machine does at most, to measure kernels by
-//! - [`attention`], [`layer_norm`], [`softmax`], [`gelu`], [`embedding`], [`pooling`]: the rest of an encoder
+//! - [`attention`], [`attention_words`], [`layer_norm`], [`softmax`], [`gelu`], [`embedding`], [`pooling`]: the rest of an encoder
 
 pub mod aligned;
 pub mod attention;
+pub mod attention_words;
+#[cfg(target_arch = "x86_64")]
+mod attention_words_avx512;
 pub mod elementary;
 pub mod embedding;
 pub mod gelu;

@@ -1,15 +1,15 @@
-//! Rows of f32 to integers: in blocks of 32 with a scale each, or whole tensors with one scale and a zero point.
+//! Rows of f32 to integers: in blocks with a scale each, or whole tensors with one scale and a zero point.
 
 use crate::kernels::{
     elementary::ROUND,
-    isa::{Isa, for_each_isa},
+    isa::{Isa, Level, for_each_isa},
     linear::packed::BLOCK,
 };
 
-/// Blocks whose largest magnitude is below this count as zero; its reciprocal times 127 is still finite.
+/// Numbers whose largest magnitude is below this count as zero; its reciprocal times 2047 is still finite.
 const LEAST: f32 = 1e-30;
 
-/// Rows in blocks of 32 along k: `x ≈ scale · q`, `scale = max |x| / 127`, `q` = x · (127 / max |x|) rounded to the
+/// Rows in blocks along k: `x ≈ scale · q`, `scale = max |x| / 127`, `q` = x · (127 / max |x|) rounded to the
 /// nearest integer, ties to even. A block below 1e-30 is zero; a block with a number that is not finite has scale NaN.
 #[derive(Clone, Debug, Default)]
 pub struct BlockCodes {
@@ -17,9 +17,9 @@ pub struct BlockCodes {
     pub bytes: Vec<i8>,
     /// `q` as words, `[row][k]`; written for [`Width::Word`].
     pub words: Vec<i16>,
-    /// `[row][k/32]`.
+    /// `[row][k / block]`.
     pub scales: Vec<f32>,
-    /// Minus the weights' zero point times the sum of the block's `q`, `[row][k/32]`: where integer sums start, so that weights may be stored unsigned.
+    /// Minus the weights' zero point times the sum of the block's `q`, `[row][k / block]`: where integer sums start, so that weights may be stored unsigned.
     pub starts: Vec<i32>,
 }
 
@@ -33,14 +33,15 @@ pub enum Width {
 }
 
 impl BlockCodes {
-    /// Quantizes `x`, whole blocks, for weights with this zero point. What was here is overwritten; what lies beyond
-    /// the blocks of `x` means nothing.
+    /// Quantizes `x` in blocks of `block`, a multiple of 32, for weights with this zero point. What was here is
+    /// overwritten; what lies beyond the blocks of `x` means nothing.
     ///
     /// # Panics
-    /// `x` ends within a block.
-    pub fn fill(&mut self, isa: Isa, width: Width, zero_point: i32, x: &[f32]) {
-        assert!(x.len().is_multiple_of(BLOCK), "{} numbers are not whole blocks", x.len());
-        let blocks = x.len() / BLOCK;
+    /// `x` ends within a block, or a block is not whole runs of 32.
+    pub fn fill(&mut self, isa: Isa, width: Width, block: usize, zero_point: i32, x: &[f32]) {
+        assert!(block > 0 && block.is_multiple_of(BLOCK), "a block of {block}");
+        assert!(x.len().is_multiple_of(block), "{} numbers are not whole blocks", x.len());
+        let blocks = x.len() / block;
         if self.scales.len() < blocks {
             self.scales.resize(blocks, 0.0);
             self.starts.resize(blocks, 0);
@@ -48,6 +49,10 @@ impl BlockCodes {
         self.grow(width, x.len());
         let (scales, starts) = (&mut self.scales[..blocks], &mut self.starts[..blocks]);
         match width {
+            #[cfg(target_arch = "x86_64")]
+            Width::Byte if isa.level() == Level::Avx512Vnni => {
+                avx512::blocks(isa, x, zero_point, &mut self.bytes[..x.len()], scales, starts);
+            }
             Width::Byte => {
                 to_bytes(isa, x, zero_point, &mut self.bytes[..x.len()], scales, starts);
             }
@@ -76,13 +81,8 @@ for_each_isa! {
         scales: &mut [f32],
         starts: &mut [i32],
     ) {
-        let (x, codes) = (x.as_chunks::<BLOCK>().0, codes.as_chunks_mut::<BLOCK>().0);
-        for (((x, codes), scale), start) in x.iter().zip(codes).zip(scales).zip(starts) {
-            #[expect(clippy::cast_possible_truncation, reason = "within ±127")]
-            let found = block(x, codes, |code| code as i8);
-            *scale = found.scale;
-            *start = -zero_point * found.sum;
-        }
+        #[expect(clippy::cast_possible_truncation, reason = "within ±127")]
+        blocks(x, zero_point, codes, scales, starts, |code| code as i8);
     }
 }
 
@@ -95,46 +95,185 @@ for_each_isa! {
         scales: &mut [f32],
         starts: &mut [i32],
     ) {
-        let (x, codes) = (x.as_chunks::<BLOCK>().0, codes.as_chunks_mut::<BLOCK>().0);
-        for (((x, codes), scale), start) in x.iter().zip(codes).zip(scales).zip(starts) {
-            #[expect(clippy::cast_possible_truncation, reason = "within ±127")]
-            let found = block(x, codes, |code| code as i16);
-            *scale = found.scale;
-            *start = -zero_point * found.sum;
-        }
+        #[expect(clippy::cast_possible_truncation, reason = "within ±127")]
+        blocks(x, zero_point, codes, scales, starts, |code| code as i16);
     }
 }
 
-struct Block {
-    scale: f32,
-    sum: i32,
+/// Largest code of a block.
+const MOST: f32 = 127.0;
+
+/// One block after another, as many as there are scales.
+#[inline(always)]
+fn blocks<T>(
+    x: &[f32],
+    zero_point: i32,
+    codes: &mut [T],
+    scales: &mut [f32],
+    starts: &mut [i32],
+    narrow: impl Fn(i32) -> T + Copy,
+) {
+    // Of a length that is known, so that the loops over a block have no rests.
+    match x.len() / scales.len().max(1) {
+        32 => blocks_of::<32, T>(x, zero_point, codes, scales, starts, narrow),
+        64 => blocks_of::<64, T>(x, zero_point, codes, scales, starts, narrow),
+        128 => blocks_of::<128, T>(x, zero_point, codes, scales, starts, narrow),
+        256 => blocks_of::<256, T>(x, zero_point, codes, scales, starts, narrow),
+        _ => {}
+    }
 }
 
 #[inline(always)]
-fn block<T>(x: &[f32; BLOCK], codes: &mut [T; BLOCK], narrow: impl Fn(i32) -> T) -> Block {
-    // As integers, magnitudes are ordered with infinity and then NaN above all numbers.
-    let mut most = 0_u32;
-    for value in x {
-        most = most.max(value.to_bits() & 0x7fff_ffff);
+fn blocks_of<const N: usize, T>(
+    x: &[f32],
+    zero_point: i32,
+    codes: &mut [T],
+    scales: &mut [f32],
+    starts: &mut [i32],
+    narrow: impl Fn(i32) -> T + Copy,
+) {
+    let blocks = x.as_chunks::<N>().0.iter().zip(codes.as_chunks_mut::<N>().0);
+    for (((x, codes), scale), start) in blocks.zip(scales).zip(starts) {
+        // As integers, magnitudes are ordered with infinity and then NaN above all numbers.
+        let mut most = 0_u32;
+        for value in x {
+            most = most.max(value.to_bits() & 0x7fff_ffff);
+        }
+        let (found, factor) = scale_of(most, MOST);
+        let mut sum = 0;
+        for (value, code) in x.iter().zip(codes) {
+            // Where `factor` is 0 a product may be NaN; its low bits are then cut to what a code may hold.
+            let rounded = (value * factor + ROUND).to_bits().wrapping_sub(ROUND.to_bits());
+            let bounded = rounded.cast_signed().clamp(-127, 127);
+            sum += bounded;
+            *code = narrow(bounded);
+        }
+        *scale = found;
+        *start = -zero_point * sum;
     }
-    let largest = f32::from_bits(most);
-    let (scale, factor) = if !largest.is_finite() {
+}
+
+/// The scale of numbers whose largest magnitude has the bits `largest` and becomes `most`, and what the numbers are
+/// multiplied by; NaN and 0 when it is not finite, 0 and 0 when it is next to nothing.
+#[inline(always)]
+pub(in crate::kernels) fn scale_of(largest: u32, most: f32) -> (f32, f32) {
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
         (f32::NAN, 0.0)
     } else if largest < LEAST {
         (0.0, 0.0)
     } else {
-        (largest / 127.0, 127.0 / largest)
-    };
-    let mut sum = 0;
-    for (value, code) in x.iter().zip(codes) {
-        // Where `factor` is 0 a product may be NaN; its low bits are then cut to what a code may hold.
-        let rounded =
-            (value * factor + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
-        let bounded = rounded.clamp(-127, 127);
-        sum += bounded;
-        *code = narrow(bounded);
+        (largest / most, most / largest)
     }
-    Block { scale, sum }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    //! Spelt out: what the compiler makes of the loops above takes eight times as long.
+
+    use std::arch::x86_64::{
+        __m512, __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
+        _mm512_cvtepi32_epi8, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps,
+        _mm512_max_epu32, _mm512_mul_ps, _mm512_packs_epi16, _mm512_packs_epi32,
+        _mm512_permutexvar_epi32, _mm512_reduce_add_epi32, _mm512_reduce_max_epu32,
+        _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
+        _mm512_setzero_si512, _mm512_storeu_si512,
+    };
+
+    use super::{MOST, scale_of};
+    use crate::kernels::isa::{Isa, Level};
+
+    const LANES: usize = 16;
+
+    /// See [`super::blocks`].
+    pub(super) fn blocks(
+        isa: Isa,
+        x: &[f32],
+        zero_point: i32,
+        codes: &mut [i8],
+        scales: &mut [f32],
+        starts: &mut [i32],
+    ) {
+        assert!(isa.level() == Level::Avx512Vnni);
+        #[expect(unsafe_code, reason = "calls a function compiled for more than the baseline")]
+        // SAFETY: the level proves the instructions.
+        unsafe {
+            all(x, zero_point, codes, scales, starts);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    fn all(x: &[f32], zero_point: i32, codes: &mut [i8], scales: &mut [f32], starts: &mut [i32]) {
+        let block = x.len() / scales.len().max(1) / LANES;
+        if block == 0 {
+            return;
+        }
+        let (x, codes) = (x.as_chunks::<LANES>().0, codes.as_chunks_mut::<LANES>().0);
+        let blocks = x.chunks_exact(block).zip(codes.chunks_exact_mut(block));
+        let magnitude = _mm512_set1_epi32(0x7fff_ffff);
+        let ones = _mm512_set1_epi8(1);
+        // Packing goes by quarters of registers.
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for (((x, codes), scale), start) in blocks.zip(scales).zip(starts) {
+            let mut most = _mm512_setzero_si512();
+            for x in x {
+                let bits = _mm512_castps_si512(load(x));
+                most = _mm512_max_epu32(most, _mm512_and_si512(bits, magnitude));
+            }
+            let (found, factor) = scale_of(_mm512_reduce_max_epu32(most), MOST);
+            let factors = _mm512_set1_ps(factor);
+            // Of a block that is not finite the codes mean nothing, since its scale is NaN.
+            let round = |x: &[f32; LANES]| _mm512_cvtps_epi32(_mm512_mul_ps(load(x), factors));
+            let mut sums = _mm512_setzero_si512();
+            let (fours, rest) = x.as_chunks::<4>();
+            let (code_fours, code_rest) = codes.as_chunks_mut::<4>();
+            for (x, codes) in fours.iter().zip(code_fours) {
+                let [a, b, c, d] = [round(&x[0]), round(&x[1]), round(&x[2]), round(&x[3])];
+                let halves = [_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)];
+                let bytes =
+                    _mm512_permutexvar_epi32(order, _mm512_packs_epi16(halves[0], halves[1]));
+                sums = _mm512_dpbusd_epi32(sums, ones, bytes);
+                store_four(bytes, codes);
+            }
+            for (x, codes) in rest.iter().zip(code_rest) {
+                let rounded = round(x);
+                sums = _mm512_add_epi32(sums, rounded);
+                store(rounded, codes);
+            }
+            *scale = found;
+            *start = zero_point.wrapping_mul(_mm512_reduce_add_epi32(sums)).wrapping_neg();
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(x: &[f32; LANES]) -> __m512 {
+        #[expect(unsafe_code, reason = "loads a vector register")]
+        // SAFETY: there are 16 numbers.
+        unsafe {
+            _mm512_loadu_ps(x.as_ptr())
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store_four(codes: __m512i, out: &mut [[i8; LANES]; 4]) {
+        #[expect(unsafe_code, reason = "stores a vector register")]
+        // SAFETY: there are 64 codes.
+        unsafe {
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), codes);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store(codes: __m512i, out: &mut [i8; LANES]) {
+        #[expect(unsafe_code, reason = "stores a vector register")]
+        // SAFETY: there are 16 codes.
+        unsafe {
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(codes));
+        }
+    }
 }
 
 /// How a tensor of f32 stands as integers of 8 bits: `x ≈ scale · (code - zero_point)`.

@@ -13,12 +13,16 @@ pub(in crate::kernels) struct Scratch {
     pub(in crate::kernels) bytes: Vec<u8>,
     /// Sums of rows.
     pub(in crate::kernels) sums: Vec<i32>,
-    /// Packed keys, packed values, scores.
+    /// Quantized queries.
+    pub(in crate::kernels) queries: Aligned,
+    /// Packed keys.
     pub(in crate::kernels) keys: Aligned,
     /// Packed values.
     pub(in crate::kernels) values: Aligned,
     /// Scores.
     pub(in crate::kernels) scores: Aligned,
+    /// Quantized weights of attention.
+    pub(in crate::kernels) weights: Aligned,
 }
 
 thread_local! {

@@ -1,11 +1,11 @@
-//! Linears in blocks of 32.
+//! Linears in blocks.
 
 use engine::kernels::{
     isa::Isa,
     linear::{
         block::{BlockLinear, BlockWeights},
         epilogue::Epilogue,
-        packed::{BLOCK, Bits, WeightsError},
+        packed::{Bits, WeightsError},
     },
     threads::Threads,
 };
@@ -16,7 +16,7 @@ use crate::numbers::{Numbers, Stored, bits};
 /// What the quantized product is, summed exactly in integers and then in f64, and how far an f32 sum may be from it.
 fn expected(stored: &Stored, row: &[f32], column: usize) -> (f64, f64) {
     let (mut value, mut magnitude) = (f64::from(stored.bias[column]), 0.0);
-    for (block, x) in row.chunks_exact(BLOCK).enumerate() {
+    for (block, x) in row.chunks_exact(stored.block).enumerate() {
         let most = x.iter().fold(0_f32, |most, x| most.max(x.abs()));
         if most < 1e-30 {
             continue;
@@ -26,14 +26,14 @@ fn expected(stored: &Stored, row: &[f32], column: usize) -> (f64, f64) {
             .enumerate()
             .map(|(at, x)| {
                 let code = (x * (127.0 / most)).round_ties_even() as i64;
-                code * i64::from(stored.code(column, block * BLOCK + at))
+                code * i64::from(stored.code(column, block * stored.block + at))
             })
             .sum();
-        let scale = f64::from(most / 127.0) * f64::from(stored.scale(column, block * BLOCK));
+        let scale = f64::from(most / 127.0) * f64::from(stored.scale(column, block * stored.block));
         value += sum as f64 * scale;
         magnitude += (sum as f64 * scale).abs();
     }
-    let steps = (stored.k / BLOCK + 4) as f64;
+    let steps = (stored.k / stored.block + 4) as f64;
     (value, steps * f64::from(f32::EPSILON) * (magnitude + value.abs()) + 1e-37)
 }
 
@@ -53,10 +53,11 @@ proptest! {
     #[test]
     fn every_form_is_right_and_all_give_the_same_bits(
         seed: u64, m in 0..15_usize, n in 1..70_usize, blocks in 1..6_usize, bits_of in any_bits(),
+        block in prop_oneof![Just(32_usize), Just(64), Just(128), Just(256)],
     ) {
-        let k = blocks * BLOCK;
+        let k = blocks * block;
         let mut numbers = Numbers::of(seed);
-        let stored = Stored::of(&mut numbers, bits_of, n, k);
+        let stored = Stored::in_blocks(&mut numbers, bits_of, block, (n, k));
         let x = numbers.wild_floats(m * k);
         let first = run(&stored.packed(Isa::portable()), &x, Epilogue::None);
         for (row, out) in x.chunks_exact(k).zip(first.chunks_exact(n)) {
@@ -114,23 +115,22 @@ fn the_extremes_of_codes_do_not_overflow() {
     for isa in Isa::available() {
         for code in [0_u8, 1, 128, 255] {
             for sign in [1.0_f32, -1.0] {
-                let (codes, scales) = (vec![code; 64], [1.0; 2]);
-                let weights = BlockWeights {
-                    bits: Bits::Eight,
-                    n: 1,
-                    k: 64,
-                    codes: &codes,
-                    scales: &scales,
-                    bias: None,
-                };
-                let linear = BlockLinear::new(isa, weights).unwrap();
-                let got = run(&linear, &[127.0 * sign; 64], Epilogue::None);
-                assert_eq!(
-                    got,
-                    [64.0 * 127.0 * sign * (f32::from(code) - 128.0)],
-                    "{}",
-                    isa.name()
-                );
+                for block in [32, 256] {
+                    let (codes, scales) = (vec![code; 512], vec![1.0; 512 / block]);
+                    let weights = BlockWeights {
+                        bits: Bits::Eight,
+                        block,
+                        n: 1,
+                        k: 512,
+                        codes: &codes,
+                        scales: &scales,
+                        bias: None,
+                    };
+                    let linear = BlockLinear::new(isa, weights).unwrap();
+                    let got = run(&linear, &[127.0 * sign; 512], Epilogue::None);
+                    let expected = 512.0 * 127.0 * sign * (f32::from(code) - 128.0);
+                    assert_eq!(got, [expected], "{} {block}", isa.name());
+                }
             }
         }
     }
@@ -161,21 +161,24 @@ fn four_bits_stay_four_bits_in_memory() {
 
 #[test]
 fn weights_that_do_not_fit_are_refused() {
-    let check =
-        |n, k, codes: usize, scales: &[f32], bias: Option<&[f32]>, expected: WeightsError| {
-            let codes = vec![0; codes];
-            let weights = BlockWeights { bits: Bits::Eight, n, k, codes: &codes, scales, bias };
-            assert_eq!(BlockLinear::new(Isa::best(), weights).unwrap_err(), expected);
-        };
+    let check = |(n, k, block), codes: usize, scales: &[f32], bias: Option<&[f32]>, expected| {
+        let codes = vec![0; codes];
+        let weights = BlockWeights { bits: Bits::Eight, block, n, k, codes: &codes, scales, bias };
+        assert_eq!(BlockLinear::new(Isa::best(), weights).unwrap_err(), expected);
+    };
     let length = |what, needed, got| WeightsError::Length { rows: 2, width: 32, what, needed, got };
-    check(2, 33, 66, &[1.0; 2], None, WeightsError::Ragged { width: 33 });
-    check(0, 32, 0, &[], None, WeightsError::Sides { rows: 0, width: 32 });
-    check(2, 0, 0, &[], None, WeightsError::Sides { rows: 2, width: 0 });
-    check(2, 32, 63, &[1.0; 2], None, length("bytes of codes", 64, 63));
-    check(2, 32, 64, &[1.0; 3], None, length("scales", 2, 3));
-    check(2, 32, 64, &[1.0; 2], Some(&[1.0]), length("biases", 2, 1));
+    check((2, 33, 32), 66, &[1.0; 2], None, WeightsError::Ragged { width: 33, block: 32 });
+    for block in [0, 1, 16, 96, 512] {
+        check((2, 960, block), 0, &[], None, WeightsError::Ragged { width: 960, block });
+    }
+    check((2, 96, 64), 192, &[1.0; 4], None, WeightsError::Ragged { width: 96, block: 64 });
+    check((0, 32, 32), 0, &[], None, WeightsError::Sides { rows: 0, width: 32 });
+    check((2, 0, 32), 0, &[], None, WeightsError::Sides { rows: 2, width: 0 });
+    check((2, 32, 32), 63, &[1.0; 2], None, length("bytes of codes", 64, 63));
+    check((2, 32, 32), 64, &[1.0; 3], None, length("scales", 2, 3));
+    check((2, 32, 32), 64, &[1.0; 2], Some(&[1.0]), length("biases", 2, 1));
     let nan = [1.0, f32::NAN];
-    check(2, 32, 64, &nan, None, WeightsError::NotFinite { what: "scale", index: 1 });
+    check((2, 32, 32), 64, &nan, None, WeightsError::NotFinite { what: "scale", index: 1 });
     let huge = usize::MAX / 32 * 32;
-    check(huge, 32, 0, &[], None, WeightsError::Sides { rows: huge, width: 32 });
+    check((huge, 32, 32), 0, &[], None, WeightsError::Sides { rows: huge, width: 32 });
 }

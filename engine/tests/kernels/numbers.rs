@@ -56,6 +56,7 @@ impl Numbers {
 /// Weights in blocks as a file holds them.
 pub(crate) struct Stored {
     pub(crate) bits: Bits,
+    pub(crate) block: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
     pub(crate) codes: Vec<u8>,
@@ -65,15 +66,25 @@ pub(crate) struct Stored {
 
 impl Stored {
     pub(crate) fn of(numbers: &mut Numbers, bits: Bits, n: usize, k: usize) -> Self {
+        Self::in_blocks(numbers, bits, BLOCK, (n, k))
+    }
+
+    pub(crate) fn in_blocks(
+        numbers: &mut Numbers,
+        bits: Bits,
+        block: usize,
+        (n, k): (usize, usize),
+    ) -> Self {
         let codes = numbers.bytes(bits.bytes(n * k));
-        let scales = numbers.floats(n * k / BLOCK, 0.02);
+        let scales = numbers.floats(n * k / block, 0.02);
         let bias = numbers.floats(n, 1.0);
-        Self { bits, n, k, codes, scales, bias }
+        Self { bits, block, n, k, codes, scales, bias }
     }
 
     pub(crate) fn weights(&self) -> BlockWeights<'_> {
-        let Self { bits, n, k, codes, scales, bias } = self;
-        BlockWeights { bits: *bits, n: *n, k: *k, codes, scales, bias: Some(bias) }
+        let Self { bits, block, n, k, codes, scales, bias } = self;
+        let (bits, block, n, k) = (*bits, *block, *n, *k);
+        BlockWeights { bits, block, n, k, codes, scales, bias: Some(bias) }
     }
 
     pub(crate) fn packed(&self, isa: Isa) -> BlockLinear {
@@ -90,7 +101,7 @@ impl Stored {
     }
 
     pub(crate) fn scale(&self, column: usize, at: usize) -> f32 {
-        self.scales[column * (self.k / BLOCK) + at / BLOCK]
+        self.scales[column * (self.k / self.block) + at / self.block]
     }
 }
 

@@ -6,8 +6,9 @@ MODEL_FOLDER holds config.json, model.safetensors and tokenizer.json. All forms 
 `input_ids, attention_mask, token_type_ids` (i64[batch, tokens]) to `last_hidden_state` (f32[batch, tokens, width]):
 
 f32          float weights
-q8           MatMulNBits and GatherBlockQuantized, 8 bits in blocks of 32, scale = max |w| / 127; int8 activations
-q4           the same with the linear weights in 4 bits (scale = the value of largest magnitude / -8), tables in 8
+q8           MatMulNBits in blocks of 64 and GatherBlockQuantized in blocks of 32, 8 bits, scale = max |w| / 127; int8
+             activations
+q4           the same with the linear weights in 4 bits in blocks of 32 (scale = the value of largest magnitude / -8)
 weight8      int8 per output channel at rest, DequantizeLinear before a float MatMul; tables per row
 dynamic8     onnxruntime.quantization.quantize_dynamic of f32 (QInt8, per tensor)
 dynamic8c    the same per channel
@@ -32,6 +33,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
 BLOCK = 32
+# What `socle model import` chooses for linears.
+LINEAR_BLOCK = {"q8": 64, "q4": 32}
 OPSET = 17
 MICROSOFT = "com.microsoft"
 
@@ -74,10 +77,10 @@ class Graph:
         return model
 
 
-def blocks_of(weight: numpy.ndarray, bits: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Codes (unsigned, zero point 2^(bits-1)) and scales of `weight[n, k]` in blocks of 32 along k."""
+def blocks_of(weight: numpy.ndarray, bits: int, block: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Codes (unsigned, zero point 2^(bits-1)) and scales of `weight[n, k]` in blocks of `block` along k."""
     rows, width = weight.shape
-    blocks = weight.reshape(rows, width // BLOCK, BLOCK)
+    blocks = weight.reshape(rows, width // block, block)
     if bits == 8:
         scales = numpy.abs(blocks).max(axis=2) / 127.0
     else:
@@ -97,7 +100,7 @@ def linear(graph: Graph, form: str, x: str, name: str, weight: numpy.ndarray, bi
     outputs, inputs = weight.shape
     if form in ("q8", "q4"):
         bits = int(form[1])
-        codes, scales = blocks_of(weight, bits)
+        codes, scales = blocks_of(weight, bits, LINEAR_BLOCK[form])
         product = graph.add(
             "MatMulNBits",
             [x, graph.weight(f"{name}.codes", codes), graph.weight(f"{name}.scales", scales.reshape(-1))],
@@ -106,7 +109,7 @@ def linear(graph: Graph, form: str, x: str, name: str, weight: numpy.ndarray, bi
             K=inputs,
             N=outputs,
             bits=bits,
-            block_size=BLOCK,
+            block_size=LINEAR_BLOCK[form],
             accuracy_level=4,
         )
     elif form == "weight8":
@@ -122,7 +125,7 @@ def linear(graph: Graph, form: str, x: str, name: str, weight: numpy.ndarray, bi
 
 def gather(graph: Graph, form: str, ids: str, name: str, table: numpy.ndarray) -> str:
     if form in ("q8", "q4"):
-        codes, scales = blocks_of(table, 8)
+        codes, scales = blocks_of(table, 8, BLOCK)
         held = [
             graph.weight(f"{name}.codes", codes.reshape(len(table), -1)),
             ids,

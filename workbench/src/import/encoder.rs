@@ -2,7 +2,7 @@
 
 use crate::import::{
     architecture::{Architecture, Head},
-    matrix::{Format, Matrix},
+    matrix::{Format, Matrix, Purpose},
     part::{InLayer, Of, Part, Role, TensorError, Tensors},
 };
 
@@ -110,7 +110,7 @@ impl Encoder {
         let layers = layers.collect();
         let head =
             self.head.map(|(dense, out)| (dense.into_format(format), out.into_format(format)));
-        Self { words: self.words.into_format(format), layers, head, ..self }
+        Self { words: self.words.into_format(format, Purpose::Table), layers, head, ..self }
     }
 
     /// The same with only the rows `kept` of its table of words.
@@ -135,7 +135,7 @@ impl Layer {
 
 impl Linear {
     fn into_format(self, format: Format) -> Self {
-        Self { weight: self.weight.into_format(format), ..self }
+        Self { weight: self.weight.into_format(format, Purpose::Linear), ..self }
     }
 }
 

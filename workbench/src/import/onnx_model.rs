@@ -11,7 +11,7 @@ use tract_onnx::pb::{
 
 use crate::import::{
     blocks::{BLOCK, Blocks},
-    matrix::{Format, Matrix},
+    matrix::{Format, Matrix, Purpose},
     onnx_writer::{CONTRIB, int, tensor},
     reader,
 };
@@ -243,10 +243,12 @@ fn turn_node(
             let transposed: Vec<f32> =
                 transposed.filter_map(|at| values.get(at).copied()).collect();
             let float = Matrix::Float { rows: outputs, cols: inputs, values: transposed };
-            let Matrix::Blocks(blocks) = float.into_format(format) else { return None };
+            let Matrix::Blocks(blocks) = float.into_format(format, Purpose::Linear) else {
+                return None;
+            };
             let name = format!("{weight}.blocks");
-            let size = blocks.codes().len() / (outputs * inputs / BLOCK);
-            let added = write(&name, &blocks, &[outputs, inputs / BLOCK, size]);
+            let dims = [outputs, inputs / blocks.size(), blocks.size_bytes()];
+            let added = write(&name, &blocks, &dims);
             node.input = vec![input.clone(), name.clone(), format!("{name}.scales")];
             "MatMulNBits".clone_into(&mut node.op_type);
             CONTRIB.clone_into(&mut node.domain);
@@ -254,7 +256,7 @@ fn turn_node(
                 int("K", inputs as i64),
                 int("N", outputs as i64),
                 int("bits", blocks.bits().count() as i64),
-                int("block_size", BLOCK as i64),
+                int("block_size", blocks.size() as i64),
                 int("accuracy_level", 4),
             ];
             Some((added, Kind::Linear))
@@ -266,7 +268,9 @@ fn turn_node(
             }
             let float = matrix(constants.get(table)?)?;
             let (rows, _) = float.shape();
-            let Matrix::Blocks(blocks) = float.into_format(format) else { return None };
+            let Matrix::Blocks(blocks) = float.into_format(format, Purpose::Table) else {
+                return None;
+            };
             if rows < TABLE_ROWS_MIN {
                 return None;
             }
@@ -277,7 +281,7 @@ fn turn_node(
             CONTRIB.clone_into(&mut node.domain);
             node.attribute = vec![
                 int("bits", blocks.bits().count() as i64),
-                int("block_size", BLOCK as i64),
+                int("block_size", blocks.size() as i64),
                 int("gather_axis", 0),
                 int("quantize_axis", 1),
             ];
@@ -292,7 +296,7 @@ fn write(name: &str, blocks: &Blocks, dims: &[usize]) -> Vec<TensorProto> {
     let scales = blocks.scales().iter().flat_map(|scale| scale.to_le_bytes()).collect();
     vec![
         tensor(name, DataType::Uint8, dims, blocks.codes().to_vec()),
-        tensor(&format!("{name}.scales"), DataType::Float, &[rows, cols / BLOCK], scales),
+        tensor(&format!("{name}.scales"), DataType::Float, &[rows, cols / blocks.size()], scales),
     ]
 }
 

@@ -8,11 +8,7 @@ use tract_onnx::pb::{
     tensor_proto::DataType, tensor_shape_proto, type_proto,
 };
 
-use crate::import::{
-    blocks::{BLOCK, Blocks},
-    encoder::Linear,
-    matrix::Matrix,
-};
+use crate::import::{blocks::Blocks, encoder::Linear, matrix::Matrix};
 
 /// Version of the standard operators: the first with `Gelu`.
 pub const OPSET: i64 = 20;
@@ -67,13 +63,13 @@ impl Writer {
         match &linear.weight {
             Matrix::Blocks(blocks) => {
                 let (outputs, inputs) = blocks.shape();
-                let size = blocks.codes().len() / (outputs * inputs / BLOCK);
-                let scales = self.blocks(&weight, blocks, &[outputs, inputs / BLOCK, size]);
+                let dims = [outputs, inputs / blocks.size(), blocks.size_bytes()];
+                let scales = self.blocks(&weight, blocks, &dims);
                 let attributes = [
                     ("K", inputs),
                     ("N", outputs),
                     ("bits", blocks.bits().count()),
-                    ("block_size", BLOCK),
+                    ("block_size", blocks.size()),
                     // Activations in blocks of 8 bits too.
                     ("accuracy_level", 4),
                 ];
@@ -103,7 +99,7 @@ impl Writer {
                 let bits = blocks.bits().count() as i64;
                 let attributes = vec![
                     int("bits", bits),
-                    int("block_size", BLOCK as i64),
+                    int("block_size", blocks.size() as i64),
                     int("gather_axis", 0),
                     int("quantize_axis", 1),
                 ];
@@ -138,7 +134,7 @@ impl Writer {
         let (rows, cols) = blocks.shape();
         let scales = format!("{name}.scales");
         self.graph.initializer.push(tensor(name, DataType::Uint8, dims, blocks.codes().to_vec()));
-        self.floats(&scales, &[rows, cols / BLOCK], blocks.scales());
+        self.floats(&scales, &[rows, cols / blocks.size()], blocks.scales());
         scales
     }
 

@@ -5,17 +5,20 @@
 //! its 12 integer sums in registers; float sums, needed once in 32 products, stay in the result's memory.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_madd_epi16,
-    _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
+    __m256, __m256i, _CMP_GT_OQ, _CMP_LT_OQ, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_ps,
+    _mm256_min_ps, _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 use crate::kernels::{
+    elementary::{PHI_END, PHI_FACTOR, PHI_P},
     isa::{Isa, Level},
     linear::{
         packed::{BLOCK, Bits, BlockPanel, BlockRows},
-        panels::FloatTile,
+        panels::RowsTile,
+        raw::{Blocks, Rows, for_rows},
     },
 };
 
@@ -25,65 +28,30 @@ const HALF: usize = 8;
 /// Bytes of one step: 2 `k` of 16 columns.
 const STEP: usize = 32;
 
-/// Pointers into the rows' share of a tile. The tile functions below are the only ones to follow them.
-struct Rows {
-    codes: *const i16,
-    /// Codes from a row to the next.
-    stride: usize,
-    scales: *const f32,
-    starts: *const i32,
-    blocks: usize,
-    bias: *const f32,
-    /// Null, or rows as far apart as those of `out`.
-    residual: *const f32,
-    out: *mut f32,
-    out_stride: usize,
-}
+/// Rows of a tile.
+pub(in crate::kernels) const ROWS: usize = 6;
 
-/// See [`super::tile::blocks`], which has checked the lengths against each other.
+/// See [`super::tile::blocks`].
 pub(in crate::kernels) fn blocks(
     isa: Isa,
     panel: &BlockPanel<'_>,
     input: &BlockRows<'_, i16>,
     out: &mut [f32],
-    out_stride: usize,
+    stride: usize,
 ) {
-    let k = panel.blocks * BLOCK;
-    let rows = input.codes.len() / k;
-    assert!(has_avx2(isa) && (1..=6).contains(&rows) && input.codes.len() == rows * k);
-    assert!(input.scales.len() == rows * panel.blocks && input.starts.len() == input.scales.len());
-    assert!(panel.scales.len() == panel.blocks * LANES && panel.bias.len() == LANES);
-    assert!(panel.codes.len() == panel.bits.bytes(k * LANES));
-    let reach = (rows - 1) * out_stride + LANES;
-    assert!(out.len() >= reach && panel.residual.is_none_or(|residual| residual.len() >= reach));
-    let at = Rows {
-        codes: input.codes.as_ptr(),
-        stride: k,
-        scales: input.scales.as_ptr(),
-        starts: input.starts.as_ptr(),
-        blocks: panel.blocks,
-        bias: panel.bias.as_ptr(),
-        residual: panel.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
-        out: out.as_mut_ptr(),
-        out_stride,
-    };
-    let (weights, weight_scales) = (panel.codes.as_ptr(), panel.scales.as_ptr());
-    #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-    // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
-    unsafe {
-        match (panel.bits, rows) {
-            (Bits::Eight, 1) => block_tile::<1, false>(&at, weights, weight_scales),
-            (Bits::Eight, 2) => block_tile::<2, false>(&at, weights, weight_scales),
-            (Bits::Eight, 3) => block_tile::<3, false>(&at, weights, weight_scales),
-            (Bits::Eight, 4) => block_tile::<4, false>(&at, weights, weight_scales),
-            (Bits::Eight, 5) => block_tile::<5, false>(&at, weights, weight_scales),
-            (Bits::Eight, _) => block_tile::<6, false>(&at, weights, weight_scales),
-            (Bits::Four, 1) => block_tile::<1, true>(&at, weights, weight_scales),
-            (Bits::Four, 2) => block_tile::<2, true>(&at, weights, weight_scales),
-            (Bits::Four, 3) => block_tile::<3, true>(&at, weights, weight_scales),
-            (Bits::Four, 4) => block_tile::<4, true>(&at, weights, weight_scales),
-            (Bits::Four, 5) => block_tile::<5, true>(&at, weights, weight_scales),
-            (Bits::Four, _) => block_tile::<6, true>(&at, weights, weight_scales),
+    assert!(has_avx2(isa));
+    let (all, rows) = Blocks::new(LANES, panel, input, out, stride);
+    for first in (0..rows).step_by(ROWS) {
+        let (at, count) = (all.from(first), rows - first);
+        #[expect(unsafe_code, reason = "follows pointers in vector registers")]
+        // SAFETY: the level proves the instructions, and from `first` on there are `count` rows, or more than a tile's.
+        unsafe {
+            match panel.bits {
+                Bits::Eight => {
+                    for_rows!(count, [1, 2, 3, 4, 5; 6], R => block_tile::<R, false>(at))
+                }
+                Bits::Four => for_rows!(count, [1, 2, 3, 4, 5; 6], R => block_tile::<R, true>(at)),
+            }
         }
     }
 }
@@ -93,51 +61,49 @@ fn has_avx2(isa: Isa) -> bool {
 }
 
 /// # Safety
-/// AVX2 and FMA; `R` rows behind each pointer of `at`, a panel behind `weights` and its scales.
+/// AVX2 and FMA; `R` rows behind the pointers of `at`, the panel in 4 bits when `FOUR`, else in 8.
 #[target_feature(enable = "avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn block_tile<const R: usize, const FOUR: bool>(
-    at: &Rows,
-    weights: *const u8,
-    weight_scales: *const f32,
-) {
+unsafe fn block_tile<const R: usize, const FOUR: bool>(at: Blocks<'_, i16>) {
     // SAFETY: there are 16 biases, and R rows of residuals if any, and of `out`.
-    unsafe { start::<R>(at) };
+    unsafe { start::<R>(&at) };
     let low = _mm256_set1_epi16(15);
-    let mut weights = weights;
+    let (mut weights, mut codes, stride) = (at.weights, at.codes, at.row());
     for block in 0..at.blocks {
-        // SAFETY: `block` is below `blocks`, so that each row has a start, a scale and 32 codes there, and the panel
-        // has 16 steps (half the bytes in 4 bits) and 16 scales.
+        // SAFETY: `block` is below `blocks`, so that each row has a start, a scale and `runs` times 32 codes there, and
+        // the panel has `runs` times 16 steps (half the bytes in 4 bits) and 16 scales.
         unsafe {
             let mut sums = [[_mm256_set1_epi32(0); 2]; R];
             for (row, sums) in sums.iter_mut().enumerate() {
                 *sums = [_mm256_set1_epi32(*at.starts.add(row * at.blocks + block)); 2];
             }
-            let codes = at.codes.add(block * BLOCK);
-            if FOUR {
-                for pair in 0..8 {
-                    let words = [widened(weights), widened(weights.add(STEP / 2))];
-                    weights = weights.add(STEP);
-                    let early = words.map(|words| _mm256_and_si256(words, low));
-                    let late = words.map(|words| _mm256_srli_epi16::<4>(words));
-                    step::<R>(&mut sums, early, codes.add(pair * 4), at.stride);
-                    step::<R>(&mut sums, late, codes.add(pair * 4 + 2), at.stride);
+            for _ in 0..at.runs {
+                if FOUR {
+                    for pair in 0..8 {
+                        let words = [widened(weights), widened(weights.add(STEP / 2))];
+                        weights = weights.add(STEP);
+                        let early = words.map(|words| _mm256_and_si256(words, low));
+                        let late = words.map(|words| _mm256_srli_epi16::<4>(words));
+                        step::<R>(&mut sums, early, codes.add(pair * 4), stride);
+                        step::<R>(&mut sums, late, codes.add(pair * 4 + 2), stride);
+                    }
+                } else {
+                    for at_step in 0..16 {
+                        let words = [widened(weights), widened(weights.add(STEP / 2))];
+                        weights = weights.add(STEP);
+                        step::<R>(&mut sums, words, codes.add(at_step * 2), stride);
+                    }
                 }
-            } else {
-                for at_step in 0..16 {
-                    let words = [widened(weights), widened(weights.add(STEP / 2))];
-                    weights = weights.add(STEP);
-                    step::<R>(&mut sums, words, codes.add(at_step * 2), at.stride);
-                }
+                codes = codes.add(BLOCK);
             }
             let column_scales = [
-                _mm256_loadu_ps(weight_scales.add(block * LANES)),
-                _mm256_loadu_ps(weight_scales.add(block * LANES + HALF)),
+                _mm256_loadu_ps(at.weight_scales.add(block * LANES)),
+                _mm256_loadu_ps(at.weight_scales.add(block * LANES + HALF)),
             ];
             for (row, sums) in sums.iter().enumerate() {
                 let row_scale = _mm256_set1_ps(*at.scales.add(row * at.blocks + block));
                 for half in 0..2 {
-                    let total = at.out.add(row * at.out_stride + half * HALF);
+                    let total = at.out.add(row * at.stride + half * HALF);
                     let scale = _mm256_mul_ps(row_scale, column_scales[half]);
                     let sum = _mm256_cvtepi32_ps(sums[half]);
                     _mm256_storeu_ps(total, _mm256_fmadd_ps(sum, scale, _mm256_loadu_ps(total)));
@@ -145,6 +111,40 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
             }
         }
     }
+    if at.bend {
+        for row in 0..R {
+            for half in [0, HALF] {
+                // SAFETY: row `row` of 16 numbers lies there.
+                unsafe {
+                    let total = at.out.add(row * at.stride + half);
+                    _mm256_storeu_ps(total, gelu(_mm256_loadu_ps(total)));
+                }
+            }
+        }
+    }
+}
+
+/// [`crate::kernels::elementary::gelu`] to the bit; where an operand is NaN, the second one comes out of a minimum or
+/// maximum.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn gelu(x: __m256) -> __m256 {
+    let (low, high) = (_mm256_set1_ps(-PHI_END), _mm256_set1_ps(PHI_END));
+    let bounded = _mm256_min_ps(high, _mm256_max_ps(low, x));
+    let square = _mm256_mul_ps(bounded, bounded);
+    let at = _mm256_fmadd_ps(square, _mm256_set1_ps(PHI_FACTOR), _mm256_set1_ps(-1.0));
+    let [lower @ .., last] = PHI_P;
+    let mut value = _mm256_set1_ps(last);
+    for coefficient in lower.into_iter().rev() {
+        value = _mm256_fmadd_ps(value, at, _mm256_set1_ps(coefficient));
+    }
+    let erf = _mm256_mul_ps(bounded, value);
+    let above = _mm256_cmp_ps::<_CMP_GT_OQ>(x, high);
+    let erf = _mm256_blendv_ps(erf, _mm256_set1_ps(1.0), above);
+    let below = _mm256_cmp_ps::<_CMP_LT_OQ>(x, low);
+    let erf = _mm256_blendv_ps(erf, _mm256_set1_ps(-1.0), below);
+    let half = _mm256_mul_ps(_mm256_set1_ps(0.5), x);
+    _mm256_fmadd_ps(half, erf, half)
 }
 
 /// Writes what the sums of a tile start at.
@@ -154,17 +154,17 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn start<const R: usize>(at: &Rows) {
+unsafe fn start<const R: usize>(at: &Blocks<'_, i16>) {
     for row in 0..R {
         for half in [0, HALF] {
             // SAFETY: row `row` of 16 numbers lies in each.
             unsafe {
                 let mut total = _mm256_loadu_ps(at.bias.add(half));
                 if !at.residual.is_null() {
-                    let residual = at.residual.add(row * at.out_stride + half);
+                    let residual = at.residual.add(row * at.stride + half);
                     total = _mm256_add_ps(total, _mm256_loadu_ps(residual));
                 }
-                _mm256_storeu_ps(at.out.add(row * at.out_stride + half), total);
+                _mm256_storeu_ps(at.out.add(row * at.stride + half), total);
             }
         }
     }
@@ -212,14 +212,7 @@ pub(in crate::kernels) fn sums(isa: Isa, panel: &[u8], codes: &[i16], out: &mut 
     #[expect(unsafe_code, reason = "follows pointers in vector registers")]
     // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
     unsafe {
-        match rows {
-            1 => sum_tile::<1>(weights, input, steps, out),
-            2 => sum_tile::<2>(weights, input, steps, out),
-            3 => sum_tile::<3>(weights, input, steps, out),
-            4 => sum_tile::<4>(weights, input, steps, out),
-            5 => sum_tile::<5>(weights, input, steps, out),
-            _ => sum_tile::<6>(weights, input, steps, out),
-        }
+        for_rows!(rows, [1, 2, 3, 4, 5; 6], R => sum_tile::<R>(weights, input, steps, out));
     }
 }
 
@@ -251,53 +244,22 @@ unsafe fn sum_tile<const R: usize>(
     }
 }
 
-/// Pointers into a tile of floats.
-#[derive(Clone, Copy)]
-struct Floats {
-    panel: *const f32,
-    k: usize,
-    x: *const f32,
-    /// Numbers from a row of `x` to the next.
-    stride: usize,
-    out: *mut f32,
-    /// Numbers from a row of `out` to the next.
-    out_stride: usize,
-}
-
-/// See [`super::tile::floats`], which has checked the lengths against each other.
-pub(in crate::kernels) fn floats(isa: Isa, tile: FloatTile<'_>, out: &mut [f32]) {
-    let FloatTile { panel, k, rows, input, out_stride } = tile;
-    assert!(has_avx2(isa) && (1..=6).contains(&rows) && panel.len() == k * LANES);
-    assert!(input.data.len() >= (rows - 1) * input.stride + k);
-    assert!(out.len() >= (rows - 1) * out_stride + LANES);
-    let at = Floats {
-        panel: panel.as_ptr(),
-        k,
-        x: input.data.as_ptr(),
-        stride: input.stride,
-        out: out.as_mut_ptr(),
-        out_stride,
-    };
+/// See [`super::tile::floats`].
+pub(in crate::kernels) fn floats(isa: Isa, tile: RowsTile<'_, f32>, out: &mut [f32]) {
+    assert!(has_avx2(isa) && tile.rows <= ROWS);
+    let (rows, at) = (tile.rows, Rows::new(LANES, tile, out));
     #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-    // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
+    // SAFETY: the level proves the instructions, and `at` has as many rows as the tile.
     unsafe {
-        match rows {
-            1 => float_tile::<1>(at),
-            2 => float_tile::<2>(at),
-            3 => float_tile::<3>(at),
-            4 => float_tile::<4>(at),
-            5 => float_tile::<5>(at),
-            _ => float_tile::<6>(at),
-        }
+        for_rows!(rows, [1, 2, 3, 4, 5; 6], R => float_tile::<R>(at));
     }
 }
 
 /// # Safety
-/// AVX2 and FMA; `k × 16` numbers behind `panel`, `R` rows of `k` that are `stride` apart behind `x`, `R` rows of 16 that
-/// are `out_stride` apart behind `out`.
+/// AVX2 and FMA; `R` rows behind the pointers of `at`.
 #[target_feature(enable = "avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn float_tile<const R: usize>(at: Floats) {
+unsafe fn float_tile<const R: usize>(at: Rows<'_, f32, f32>) {
     let mut totals = [[_mm256_setzero_ps(); 2]; R];
     for step in 0..at.k {
         // SAFETY: `step` is below `k`.
@@ -315,6 +277,42 @@ unsafe fn float_tile<const R: usize>(at: Floats) {
     }
     // SAFETY: `out` has R such rows.
     unsafe { store_floats(&totals, at.out, at.out_stride) };
+}
+
+/// See [`super::tile::words`].
+pub(in crate::kernels) fn words(isa: Isa, tile: RowsTile<'_, i16>, out: &mut [i32]) {
+    assert!(has_avx2(isa) && tile.rows <= ROWS);
+    let (rows, at) = (tile.rows, Rows::new(LANES, tile, out));
+    #[expect(unsafe_code, reason = "follows pointers in vector registers")]
+    // SAFETY: the level proves the instructions, and `at` has as many rows as the tile.
+    unsafe {
+        for_rows!(rows, [1, 2, 3, 4, 5; 6], R => word_tile::<R>(at));
+    }
+}
+
+/// # Safety
+/// AVX2; `R` rows behind the pointers of `at`.
+#[target_feature(enable = "avx2,fma")]
+#[expect(unsafe_code, reason = "follows pointers in vector registers")]
+unsafe fn word_tile<const R: usize>(at: Rows<'_, i16, i32>) {
+    let mut totals = [[_mm256_set1_epi32(0); 2]; R];
+    for at_step in 0..at.k / 2 {
+        // SAFETY: `2 · at_step + 1` is below `k`.
+        unsafe {
+            let panel = at.panel.add(at_step * LANES * 2);
+            let weights =
+                [_mm256_loadu_si256(panel.cast()), _mm256_loadu_si256(panel.add(LANES).cast())];
+            step::<R>(&mut totals, weights, at.x.add(at_step * 2), at.stride);
+        }
+    }
+    for (row, totals) in totals.iter().enumerate() {
+        // SAFETY: row `row` of 16 numbers lies there.
+        unsafe {
+            let out = at.out.add(row * at.out_stride);
+            _mm256_storeu_si256(out.cast(), totals[0]);
+            _mm256_storeu_si256(out.add(HALF).cast(), totals[1]);
+        }
+    }
 }
 
 /// # Safety

@@ -5,17 +5,20 @@
 //! of 5 × 32 keeps 10 integer sums, 10 float sums, 2 vectors of weights and what is in flight in the 32 registers.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_storeu_si512,
+    __m512, __m512i, _CMP_GT_OQ, _CMP_LT_OQ, _mm512_add_ps, _mm512_and_si512, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi16,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use crate::kernels::{
+    elementary::{PHI_END, PHI_FACTOR, PHI_P},
     isa::{Isa, Level},
     linear::{
         packed::{BLOCK, Bits, BlockPanel, BlockRows},
-        panels::FloatTile,
+        panels::RowsTile,
+        raw::{Blocks, Rows, for_rows},
     },
 };
 
@@ -25,118 +28,79 @@ const HALF: usize = 16;
 /// Bytes of one step: 4 `k` of 32 columns.
 const STEP: usize = 128;
 
-/// Pointers into the rows' share of a tile. The tile functions below are the only ones to follow them.
-struct Rows {
-    codes: *const i8,
-    /// Codes from a row to the next.
-    stride: usize,
-    scales: *const f32,
-    starts: *const i32,
-    blocks: usize,
-    bias: *const f32,
-    /// Null, or rows as far apart as those of `out`.
-    residual: *const f32,
-    out: *mut f32,
-    out_stride: usize,
-}
+/// Rows of a tile of blocks.
+pub(in crate::kernels) const BLOCK_ROWS: usize = 5;
+/// Rows of a tile of floats or words.
+pub(in crate::kernels) const PLAIN_ROWS: usize = 12;
 
-/// See [`super::tile::blocks`], which has checked the lengths against each other.
+/// See [`super::tile::blocks`].
 pub(in crate::kernels) fn blocks(
     isa: Isa,
     panel: &BlockPanel<'_>,
     input: &BlockRows<'_, i8>,
     out: &mut [f32],
-    out_stride: usize,
+    stride: usize,
 ) {
-    let k = panel.blocks * BLOCK;
-    let rows = input.codes.len() / k;
-    assert!(
-        isa.level() == Level::Avx512Vnni
-            && (1..=6).contains(&rows)
-            && input.codes.len() == rows * k
-    );
-    assert!(input.scales.len() == rows * panel.blocks && input.starts.len() == input.scales.len());
-    assert!(panel.scales.len() == panel.blocks * LANES && panel.bias.len() == LANES);
-    assert!(panel.codes.len() == panel.bits.bytes(k * LANES));
-    let reach = (rows - 1) * out_stride + LANES;
-    assert!(out.len() >= reach && panel.residual.is_none_or(|residual| residual.len() >= reach));
-    let at = Rows {
-        codes: input.codes.as_ptr(),
-        stride: k,
-        scales: input.scales.as_ptr(),
-        starts: input.starts.as_ptr(),
-        blocks: panel.blocks,
-        bias: panel.bias.as_ptr(),
-        residual: panel.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
-        out: out.as_mut_ptr(),
-        out_stride,
-    };
-    let (weights, weight_scales) = (panel.codes.as_ptr(), panel.scales.as_ptr());
-    #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-    // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
-    unsafe {
-        match (panel.bits, rows) {
-            (Bits::Eight, 1) => block_tile::<1, false>(&at, weights, weight_scales),
-            (Bits::Eight, 2) => block_tile::<2, false>(&at, weights, weight_scales),
-            (Bits::Eight, 3) => block_tile::<3, false>(&at, weights, weight_scales),
-            (Bits::Eight, 4) => block_tile::<4, false>(&at, weights, weight_scales),
-            (Bits::Eight, _) => block_tile::<5, false>(&at, weights, weight_scales),
-            (Bits::Four, 1) => block_tile::<1, true>(&at, weights, weight_scales),
-            (Bits::Four, 2) => block_tile::<2, true>(&at, weights, weight_scales),
-            (Bits::Four, 3) => block_tile::<3, true>(&at, weights, weight_scales),
-            (Bits::Four, 4) => block_tile::<4, true>(&at, weights, weight_scales),
-            (Bits::Four, _) => block_tile::<5, true>(&at, weights, weight_scales),
+    assert!(isa.level() == Level::Avx512Vnni);
+    let (all, rows) = Blocks::new(LANES, panel, input, out, stride);
+    for first in (0..rows).step_by(BLOCK_ROWS) {
+        let (at, count) = (all.from(first), rows - first);
+        #[expect(unsafe_code, reason = "follows pointers in vector registers")]
+        // SAFETY: the level proves the instructions, and from `first` on there are `count` rows, or more than a tile's.
+        unsafe {
+            match panel.bits {
+                Bits::Eight => for_rows!(count, [1, 2, 3, 4; 5], R => block_tile::<R, false>(at)),
+                Bits::Four => for_rows!(count, [1, 2, 3, 4; 5], R => block_tile::<R, true>(at)),
+            }
         }
     }
 }
 
 /// # Safety
-/// AVX-512 F, BW and VNNI; `R` rows behind each pointer of `at`, a panel behind `weights` and its scales.
+/// AVX-512 F, BW and VNNI; `R` rows behind the pointers of `at`, the panel in 4 bits when `FOUR`, else in 8.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn block_tile<const R: usize, const FOUR: bool>(
-    at: &Rows,
-    weights: *const u8,
-    weight_scales: *const f32,
-) {
+unsafe fn block_tile<const R: usize, const FOUR: bool>(at: Blocks<'_, i8>) {
     let low = _mm512_set1_epi8(15);
     // SAFETY: there are 32 biases, and R rows of residuals if any.
-    let mut totals = unsafe { started::<R>(at) };
-    let mut weights = weights;
+    let mut totals = unsafe { started::<R>(&at) };
+    let (mut weights, mut codes, stride) = (at.weights, at.codes, at.row());
     for block in 0..at.blocks {
-        // SAFETY: `block` is below `blocks`, so that each row has a start, a scale and 32 codes there, and the panel
-        // has 8 steps (half the bytes in 4 bits) and 32 scales.
+        // SAFETY: `block` is below `blocks`, so that each row has a start, a scale and `runs` times 32 codes there, and
+        // the panel has `runs` times 8 steps (half the bytes in 4 bits) and 32 scales.
         unsafe {
             let mut sums = [[_mm512_set1_epi32(0); 2]; R];
             for (row, sums) in sums.iter_mut().enumerate() {
                 *sums = [_mm512_set1_epi32(*at.starts.add(row * at.blocks + block)); 2];
             }
-            let codes = at.codes.add(block * BLOCK);
-            if FOUR {
-                for pair in 0..4 {
-                    let bytes = weights_at(weights);
-                    weights = weights.add(STEP);
-                    let early = bytes.map(|bytes| _mm512_and_si512(bytes, low));
-                    let late =
-                        bytes.map(|bytes| _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low));
-                    step::<R>(&mut sums, early, codes.add(pair * 8), at.stride);
-                    step::<R>(&mut sums, late, codes.add(pair * 8 + 4), at.stride);
+            for _ in 0..at.runs {
+                if FOUR {
+                    for pair in 0..4 {
+                        let bytes = weights_at(weights.add(pair * STEP));
+                        let early = bytes.map(|bytes| _mm512_and_si512(bytes, low));
+                        let late =
+                            bytes.map(|bytes| _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low));
+                        step::<R>(&mut sums, early, codes.add(pair * 8), stride);
+                        step::<R>(&mut sums, late, codes.add(pair * 8 + 4), stride);
+                    }
+                    weights = weights.add(4 * STEP);
+                } else {
+                    // Spelt out: eight rounds of a loop cost a twentieth of the time.
+                    step::<R>(&mut sums, weights_at(weights), codes, stride);
+                    step::<R>(&mut sums, weights_at(weights.add(STEP)), codes.add(4), stride);
+                    step::<R>(&mut sums, weights_at(weights.add(2 * STEP)), codes.add(8), stride);
+                    step::<R>(&mut sums, weights_at(weights.add(3 * STEP)), codes.add(12), stride);
+                    step::<R>(&mut sums, weights_at(weights.add(4 * STEP)), codes.add(16), stride);
+                    step::<R>(&mut sums, weights_at(weights.add(5 * STEP)), codes.add(20), stride);
+                    step::<R>(&mut sums, weights_at(weights.add(6 * STEP)), codes.add(24), stride);
+                    step::<R>(&mut sums, weights_at(weights.add(7 * STEP)), codes.add(28), stride);
+                    weights = weights.add(8 * STEP);
                 }
-            } else {
-                // Spelt out: eight rounds of a loop cost a twentieth of the time, and tiles of 6 rows would spill.
-                step::<R>(&mut sums, weights_at(weights), codes, at.stride);
-                step::<R>(&mut sums, weights_at(weights.add(STEP)), codes.add(4), at.stride);
-                step::<R>(&mut sums, weights_at(weights.add(2 * STEP)), codes.add(8), at.stride);
-                step::<R>(&mut sums, weights_at(weights.add(3 * STEP)), codes.add(12), at.stride);
-                step::<R>(&mut sums, weights_at(weights.add(4 * STEP)), codes.add(16), at.stride);
-                step::<R>(&mut sums, weights_at(weights.add(5 * STEP)), codes.add(20), at.stride);
-                step::<R>(&mut sums, weights_at(weights.add(6 * STEP)), codes.add(24), at.stride);
-                step::<R>(&mut sums, weights_at(weights.add(7 * STEP)), codes.add(28), at.stride);
-                weights = weights.add(8 * STEP);
+                codes = codes.add(BLOCK);
             }
             let column_scales = [
-                _mm512_loadu_ps(weight_scales.add(block * LANES)),
-                _mm512_loadu_ps(weight_scales.add(block * LANES + HALF)),
+                _mm512_loadu_ps(at.weight_scales.add(block * LANES)),
+                _mm512_loadu_ps(at.weight_scales.add(block * LANES + HALF)),
             ];
             for row in 0..R {
                 let row_scale = _mm512_set1_ps(*at.scales.add(row * at.blocks + block));
@@ -148,8 +112,35 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
             }
         }
     }
+    if at.bend {
+        for total in totals.as_flattened_mut() {
+            *total = gelu(*total);
+        }
+    }
     // SAFETY: `out` has R rows of 32.
-    unsafe { store_floats(&totals, at.out, at.out_stride) };
+    unsafe { store_floats(&totals, at.out, at.stride) };
+}
+
+/// [`crate::kernels::elementary::gelu`] to the bit; where an operand is NaN, the second one comes out of a minimum or maximum.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+fn gelu(x: __m512) -> __m512 {
+    let (low, high) = (_mm512_set1_ps(-PHI_END), _mm512_set1_ps(PHI_END));
+    let bounded = _mm512_min_ps(high, _mm512_max_ps(low, x));
+    let square = _mm512_mul_ps(bounded, bounded);
+    let at = _mm512_fmadd_ps(square, _mm512_set1_ps(PHI_FACTOR), _mm512_set1_ps(-1.0));
+    let [lower @ .., last] = PHI_P;
+    let mut value = _mm512_set1_ps(last);
+    for coefficient in lower.into_iter().rev() {
+        value = _mm512_fmadd_ps(value, at, _mm512_set1_ps(coefficient));
+    }
+    let erf = _mm512_mul_ps(bounded, value);
+    let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, high);
+    let erf = _mm512_mask_mov_ps(erf, above, _mm512_set1_ps(1.0));
+    let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, low);
+    let erf = _mm512_mask_mov_ps(erf, below, _mm512_set1_ps(-1.0));
+    let half = _mm512_mul_ps(_mm512_set1_ps(0.5), x);
+    _mm512_fmadd_ps(half, erf, half)
 }
 
 /// What the sums of a tile start at.
@@ -159,7 +150,7 @@ unsafe fn block_tile<const R: usize, const FOUR: bool>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn started<const R: usize>(at: &Rows) -> [[__m512; 2]; R] {
+unsafe fn started<const R: usize>(at: &Blocks<'_, i8>) -> [[__m512; 2]; R] {
     // SAFETY: the caller's promise.
     let bias = unsafe { [_mm512_loadu_ps(at.bias), _mm512_loadu_ps(at.bias.add(HALF))] };
     let mut totals = [bias; R];
@@ -167,7 +158,7 @@ unsafe fn started<const R: usize>(at: &Rows) -> [[__m512; 2]; R] {
         for (row, totals) in totals.iter_mut().enumerate() {
             // SAFETY: row `row` of 32 numbers lies there.
             unsafe {
-                let residual = at.residual.add(row * at.out_stride);
+                let residual = at.residual.add(row * at.stride);
                 totals[0] = _mm512_add_ps(totals[0], _mm512_loadu_ps(residual));
                 totals[1] = _mm512_add_ps(totals[1], _mm512_loadu_ps(residual.add(HALF)));
             }
@@ -222,14 +213,7 @@ pub(in crate::kernels) fn sums(isa: Isa, panel: &[u8], codes: &[i8], out: &mut [
     #[expect(unsafe_code, reason = "follows pointers in vector registers")]
     // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
     unsafe {
-        match rows {
-            1 => sum_tile::<1>(weights, input, steps, out),
-            2 => sum_tile::<2>(weights, input, steps, out),
-            3 => sum_tile::<3>(weights, input, steps, out),
-            4 => sum_tile::<4>(weights, input, steps, out),
-            5 => sum_tile::<5>(weights, input, steps, out),
-            _ => sum_tile::<6>(weights, input, steps, out),
-        }
+        for_rows!(rows, [1, 2, 3, 4, 5; 6], R => sum_tile::<R>(weights, input, steps, out));
     }
 }
 
@@ -260,61 +244,22 @@ unsafe fn sum_tile<const R: usize>(
     }
 }
 
-/// Pointers into a tile of floats.
-#[derive(Clone, Copy)]
-struct Floats {
-    panel: *const f32,
-    k: usize,
-    x: *const f32,
-    /// Numbers from a row of `x` to the next.
-    stride: usize,
-    out: *mut f32,
-    /// Numbers from a row of `out` to the next.
-    out_stride: usize,
-}
-
-/// See [`super::tile::floats`], which has checked the lengths against each other.
-pub(in crate::kernels) fn floats(isa: Isa, tile: FloatTile<'_>, out: &mut [f32]) {
-    let FloatTile { panel, k, rows, input, out_stride } = tile;
-    assert!(
-        isa.level() == Level::Avx512Vnni && (1..=12).contains(&rows) && panel.len() == k * LANES
-    );
-    assert!(input.data.len() >= (rows - 1) * input.stride + k);
-    assert!(out.len() >= (rows - 1) * out_stride + LANES);
-    let at = Floats {
-        panel: panel.as_ptr(),
-        k,
-        x: input.data.as_ptr(),
-        stride: input.stride,
-        out: out.as_mut_ptr(),
-        out_stride,
-    };
+/// See [`super::tile::floats`].
+pub(in crate::kernels) fn floats(isa: Isa, tile: RowsTile<'_, f32>, out: &mut [f32]) {
+    assert!(isa.level() == Level::Avx512Vnni && tile.rows <= PLAIN_ROWS);
+    let (rows, at) = (tile.rows, Rows::new(LANES, tile, out));
     #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-    // SAFETY: the level proves the instructions, and the lengths above are those that the tile reads and writes.
+    // SAFETY: the level proves the instructions, and `at` has as many rows as the tile.
     unsafe {
-        match rows {
-            1 => float_tile::<1>(at),
-            2 => float_tile::<2>(at),
-            3 => float_tile::<3>(at),
-            4 => float_tile::<4>(at),
-            5 => float_tile::<5>(at),
-            6 => float_tile::<6>(at),
-            7 => float_tile::<7>(at),
-            8 => float_tile::<8>(at),
-            9 => float_tile::<9>(at),
-            10 => float_tile::<10>(at),
-            11 => float_tile::<11>(at),
-            _ => float_tile::<12>(at),
-        }
+        for_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; 12], R => float_tile::<R>(at));
     }
 }
 
 /// # Safety
-/// AVX-512 F; `k × 32` numbers behind `panel`, `R` rows of `k` that are `stride` apart behind `x`, `R` rows of 32 that
-/// are `out_stride` apart behind `out`.
+/// AVX-512 F; `R` rows behind the pointers of `at`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[expect(unsafe_code, reason = "follows pointers in vector registers")]
-unsafe fn float_tile<const R: usize>(at: Floats) {
+unsafe fn float_tile<const R: usize>(at: Rows<'_, f32, f32>) {
     let mut totals = [[_mm512_setzero_ps(); 2]; R];
     for step in 0..at.k {
         // SAFETY: `step` is below `k`.
@@ -332,6 +277,45 @@ unsafe fn float_tile<const R: usize>(at: Floats) {
     }
     // SAFETY: `out` has R such rows.
     unsafe { store_floats(&totals, at.out, at.out_stride) };
+}
+
+/// See [`super::tile::words`].
+pub(in crate::kernels) fn words(isa: Isa, tile: RowsTile<'_, i16>, out: &mut [i32]) {
+    assert!(isa.level() == Level::Avx512Vnni && tile.rows <= PLAIN_ROWS);
+    let (rows, at) = (tile.rows, Rows::new(LANES, tile, out));
+    #[expect(unsafe_code, reason = "follows pointers in vector registers")]
+    // SAFETY: the level proves the instructions, and `at` has as many rows as the tile.
+    unsafe {
+        for_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; 12], R => word_tile::<R>(at));
+    }
+}
+
+/// # Safety
+/// AVX-512 F and VNNI; `R` rows behind the pointers of `at`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[expect(unsafe_code, reason = "follows pointers in vector registers")]
+unsafe fn word_tile<const R: usize>(at: Rows<'_, i16, i32>) {
+    let mut totals = [[_mm512_set1_epi32(0); 2]; R];
+    for step in 0..at.k / 2 {
+        // SAFETY: `2 · step + 1` is below `k`.
+        unsafe {
+            let weights = weights_at(at.panel.add(step * LANES * 2).cast());
+            for (row, totals) in totals.iter_mut().enumerate() {
+                let pair = at.x.add(row * at.stride + step * 2).cast::<i32>().read_unaligned();
+                let input = _mm512_set1_epi32(pair);
+                totals[0] = _mm512_dpwssd_epi32(totals[0], weights[0], input);
+                totals[1] = _mm512_dpwssd_epi32(totals[1], weights[1], input);
+            }
+        }
+    }
+    for (row, totals) in totals.iter().enumerate() {
+        // SAFETY: row `row` of 32 numbers lies there.
+        unsafe {
+            let out = at.out.add(row * at.out_stride);
+            _mm512_storeu_si512(out.cast(), totals[0]);
+            _mm512_storeu_si512(out.add(HALF).cast(), totals[1]);
+        }
+    }
 }
 
 /// # Safety

@@ -1,17 +1,15 @@
-//! `out = epilogue(x · Wᵀ + bias)` with weights of 8 or 4 bits in blocks of 32, and x quantized the same way.
+//! `out = epilogue(x · Wᵀ + bias)` with weights of 8 or 4 bits in blocks, and x quantized the same way.
 //!
-//! What it computes, to the bit, in every form: each row of x is cut into blocks of 32 along k and quantized
-//! ([`BlockCodes`]); the products of a block are summed exactly, as integers; then
+//! What it computes, to the bit, in every form: each row of x is cut into blocks along k, as long as those of the
+//! weights, and quantized ([`BlockCodes`]); the products of a block are summed exactly, as integers; then
 //! `acc = fma(f32(sum), scale_x · scale_w, acc)` block after block, from `acc = bias` or `bias + residual` on; then GELU.
 
 use crate::kernels::{
     aligned::Aligned,
-    elementary,
-    gelu::gelu,
-    isa::{Isa, for_each_isa},
+    isa::Isa,
     linear::{
         epilogue::Epilogue,
-        packed::{BLOCK, Bits, BlockPanel, Order, WeightsError, finite, length},
+        packed::{Bits, BlockPanel, Order, WeightsError, finite, length},
         tile::{self, TILE_MAX},
     },
     quantize::BlockCodes,
@@ -19,9 +17,9 @@ use crate::kernels::{
     threads::Threads,
 };
 
-/// Rows that are quantized and multiplied before the next: their codes stay in the second cache.
-/// A multiple of the rows of a tile in every form.
-const SLAB: usize = 120;
+/// Most rows that are quantized and multiplied before the next: their codes stay in the second cache, and all weights
+/// are read once for them.
+const SLAB: usize = 240;
 
 /// A matrix of weights that is packed for one form.
 #[derive(Clone, Debug)]
@@ -29,6 +27,7 @@ pub struct BlockLinear {
     isa: Isa,
     order: Order,
     bits: Bits,
+    block: usize,
     n: usize,
     k: usize,
     codes: Aligned,
@@ -41,13 +40,15 @@ pub struct BlockLinear {
 pub struct BlockWeights<'a> {
     /// Size of a weight.
     pub bits: Bits,
+    /// Numbers along k that share a scale, of weights and input: 32, 64, 128 or 256.
+    pub block: usize,
     /// Columns of the result.
     pub n: usize,
-    /// Length of an input row, a multiple of 32.
+    /// Length of an input row, a multiple of `block`.
     pub k: usize,
     /// `codes[n][k]` with zero point 128, or two a byte with zero point 8, the even one low.
     pub codes: &'a [u8],
-    /// `scales[n][k / 32]`.
+    /// `scales[n][k / block]`.
     pub scales: &'a [f32],
     /// One a column, or none.
     pub bias: Option<&'a [f32]>,
@@ -59,8 +60,8 @@ impl BlockLinear {
     /// # Errors
     /// The shape, a length, a scale or a bias is wrong.
     pub fn new(isa: Isa, weights: BlockWeights<'_>) -> Result<Self, WeightsError> {
-        let BlockWeights { bits, n, k, codes, scales, bias } = weights;
-        bits.check(n, k, codes, scales)?;
+        let BlockWeights { bits, block, n, k, codes, scales, bias } = weights;
+        bits.check((n, k), block, codes, scales)?;
         if let Some(bias) = bias {
             length(n, k, "biases", n, bias.len())?;
             finite("bias", bias)?;
@@ -76,10 +77,11 @@ impl BlockLinear {
             isa,
             order,
             bits,
+            block,
             n,
             k,
             codes: packed,
-            scales: order.pack_scales(n, k / BLOCK, scales),
+            scales: order.pack_scales(n, k / block, scales),
             bias: order.padded(&bias),
         })
     }
@@ -129,101 +131,84 @@ impl BlockLinear {
 
     fn rows(&self, x: &[f32], epilogue: Epilogue<'_>, out: &mut [f32]) {
         scratch::with(|scratch| {
-            let slabs = x.chunks(SLAB * self.k).zip(out.chunks_mut(SLAB * self.n));
+            // Slabs of about the same size: all weights would be read for a few rows that are left over.
+            let rows = x.len() / self.k;
+            let slab_rows = rows.div_ceil(rows.div_ceil(SLAB).max(1));
+            let slab_rows = slab_rows.next_multiple_of(tile::block_rows(self.isa)).max(1);
+            let slabs = x.chunks(slab_rows * self.k).zip(out.chunks_mut(slab_rows * self.n));
             for (slab, (x, out)) in slabs.enumerate() {
                 let rows = x.len() / self.k;
                 let codes = &mut scratch.codes;
-                codes.fill(self.isa, tile::width(self.isa), self.bits.zero_point(), x);
-                let first = slab * SLAB;
+                let width = tile::width(self.isa);
+                codes.fill(self.isa, width, self.block, self.bits.zero_point(), x);
+                let first = slab * slab_rows;
                 self.slab(codes, rows, epilogue.rows(&(first..first + rows), self.n), out);
             }
         });
     }
 
     fn slab(&self, input: &BlockCodes, rows: usize, epilogue: Epilogue<'_>, out: &mut [f32]) {
-        let (lanes, blocks) = (self.order.lanes, self.k / BLOCK);
+        let (lanes, block, blocks) = (self.order.lanes, self.block, self.k / self.block);
         let panel_bytes = self.order.panel_bytes(self.bits, self.k);
         let panels = self.codes.as_slice::<u8>().chunks_exact(panel_bytes);
         let panels = panels.zip(self.scales.as_slice::<f32>().chunks_exact(blocks * lanes));
-        let step = tile::block_rows(self.isa);
+        let bits = self.bits;
         for ((at, (codes, scales)), bias) in panels.enumerate().zip(self.bias.chunks_exact(lanes)) {
-            let panel = BlockPanel { bits: self.bits, blocks, codes, scales, bias, residual: None };
+            let bend = matches!(epilogue, Epilogue::Gelu);
+            let panel =
+                BlockPanel { bits, block, blocks, codes, scales, bias, residual: None, bend };
             let column = at * lanes;
-            for row in (0..rows).step_by(step) {
-                let tile = Tile { row, rows: step.min(rows - row), column };
-                if column + lanes <= self.n {
-                    self.whole(&panel, input, tile, epilogue, out);
-                } else {
-                    self.partial(&panel, input, tile, epilogue, out);
-                }
+            if column + lanes <= self.n {
+                self.whole(&panel, input, rows, column, epilogue, out);
+            } else {
+                self.partial(&panel, input, rows, column, epilogue, out);
             }
         }
     }
 
-    /// A tile that lies within the result.
+    /// A panel that lies within the result.
     fn whole(
         &self,
         panel: &BlockPanel<'_>,
         input: &BlockCodes,
-        tile: Tile,
+        rows: usize,
+        column: usize,
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) {
-        let from = tile.row * self.n + tile.column;
-        let residual = epilogue.residual().map(|all| &all[from..]);
+        let residual = epilogue.residual().map(|all| &all[column..]);
         let panel = &BlockPanel { residual, ..*panel };
-        let out = &mut out[from..];
-        tile::blocks(self.isa, panel, input, tile.row, tile.rows, out, self.n);
-        if matches!(epilogue, Epilogue::Gelu) {
-            gelu_rows(self.isa, &mut out[..(tile.rows - 1) * self.n + self.order.lanes], self.n);
-        }
+        tile::blocks(self.isa, panel, input, 0..rows, &mut out[column..], self.n);
     }
 
-    /// A tile whose last columns are padding: it is computed apart and cut.
+    /// A panel whose last columns are padding: it is computed apart, some rows at a time, and cut.
     fn partial(
         &self,
         panel: &BlockPanel<'_>,
         input: &BlockCodes,
-        tile: Tile,
+        rows: usize,
+        column: usize,
         epilogue: Epilogue<'_>,
         out: &mut [f32],
     ) {
-        let (lanes, width) = (self.order.lanes, self.n - tile.column);
+        let (lanes, width) = (self.order.lanes, self.n - column);
         let (mut space, mut residuals) = ([0.0; TILE_MAX], [0.0; TILE_MAX]);
-        let part = |row: usize| (tile.row + row) * self.n + tile.column;
-        let residual = epilogue.residual().map(|all| {
-            for (row, residual) in residuals.chunks_exact_mut(lanes).take(tile.rows).enumerate() {
-                residual[..width].copy_from_slice(&all[part(row)..part(row) + width]);
-            }
-            &residuals[..]
-        });
-        let panel = &BlockPanel { residual, ..*panel };
-        tile::blocks(self.isa, panel, input, tile.row, tile.rows, &mut space, lanes);
-        if matches!(epilogue, Epilogue::Gelu) {
-            gelu(self.isa, &mut space[..tile.rows * lanes]);
-        }
-        for (row, tile) in space.chunks_exact(lanes).take(tile.rows).enumerate() {
-            out[part(row)..part(row) + width].copy_from_slice(&tile[..width]);
-        }
-    }
-}
-
-/// Where a tile lies in the result.
-#[derive(Clone, Copy)]
-struct Tile {
-    row: usize,
-    rows: usize,
-    column: usize,
-}
-
-for_each_isa! {
-    /// GELU of the first columns of each row, as many as the last row has.
-    fn gelu_rows(isa: Isa, rows: &mut [f32], stride: usize) {
-        let width = rows.len() % stride;
-        let width = if width == 0 { stride } else { width };
-        for row in rows.chunks_mut(stride) {
-            for value in &mut row[..width] {
-                *value = elementary::gelu(*value);
+        let step = 2 * tile::block_rows(self.isa);
+        for first in (0..rows).step_by(step) {
+            let some = first..rows.min(first + step);
+            let part =
+                |row: usize| (first + row) * self.n + column..(first + row) * self.n + self.n;
+            let residual = epilogue.residual().map(|all| {
+                for (row, kept) in residuals.chunks_exact_mut(lanes).take(some.len()).enumerate() {
+                    kept[..width].copy_from_slice(&all[part(row)]);
+                }
+                &residuals[..]
+            });
+            let panel = &BlockPanel { residual, ..*panel };
+            let count = some.len();
+            tile::blocks(self.isa, panel, input, some, &mut space, lanes);
+            for (row, tile) in space.chunks_exact(lanes).take(count).enumerate() {
+                out[part(row)].copy_from_slice(&tile[..width]);
             }
         }
     }

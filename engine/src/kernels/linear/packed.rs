@@ -10,8 +10,10 @@ use crate::kernels::{
     isa::{Isa, Level},
 };
 
-/// Numbers that share one scale.
+/// The smallest number of weights that share one scale; all others are a power of two times it.
 pub const BLOCK: usize = 32;
+/// The largest: sums of products of larger blocks would not be exact in f32.
+pub const BLOCK_MAX: usize = 256;
 
 /// Size of one weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,9 @@ pub enum Bits {
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct BlockPanel<'a> {
     pub(in crate::kernels) bits: Bits,
-    /// `k / 32`.
+    /// Numbers that share a scale, a multiple of 32.
+    pub(in crate::kernels) block: usize,
+    /// `k / block`.
     pub(in crate::kernels) blocks: usize,
     pub(in crate::kernels) codes: &'a [u8],
     pub(in crate::kernels) scales: &'a [f32],
@@ -34,6 +38,8 @@ pub(in crate::kernels) struct BlockPanel<'a> {
     pub(in crate::kernels) bias: &'a [f32],
     /// From the tile's first number on, rows as far apart as those of the result.
     pub(in crate::kernels) residual: Option<&'a [f32]>,
+    /// Whether GELU follows.
+    pub(in crate::kernels) bend: bool,
 }
 
 /// Rows of input in blocks: codes, and a scale and a start of each block.
@@ -57,11 +63,16 @@ pub enum WeightsError {
         /// Numbers in a row.
         width: usize,
     },
-    /// A row does not fill its last block.
-    #[error("weights with rows of {width}: it must be a multiple of {BLOCK}; pad it with zeros")]
+    /// A block of another size, or a row that does not fill its last block.
+    #[error(
+        "weights with rows of {width} in blocks of {block}: blocks are of 32, 64, 128 or 256, and rows whole blocks; \
+         pad them with zeros"
+    )]
     Ragged {
         /// Numbers in a row.
         width: usize,
+        /// Numbers in a block.
+        block: usize,
     },
     /// A slice is not as long as the shape says.
     #[error("weights of {rows} rows of {width} need {needed} {what}, got {got}")]
@@ -104,23 +115,24 @@ impl Bits {
         }
     }
 
-    /// Checks the shape, lengths and scales of `rows` rows of `width` weights in blocks of 32.
+    /// Checks the shape, lengths and scales of `rows` rows of `width` weights in blocks of `block`.
     ///
     /// # Errors
     /// One of them is wrong.
     pub fn check(
         self,
-        rows: usize,
-        width: usize,
+        (rows, width): (usize, usize),
+        block: usize,
         codes: &[u8],
         scales: &[f32],
     ) -> Result<(), WeightsError> {
-        if !width.is_multiple_of(BLOCK) {
-            return Err(WeightsError::Ragged { width });
+        let known = block.is_power_of_two() && (BLOCK..=BLOCK_MAX).contains(&block);
+        if !known || !width.is_multiple_of(block) {
+            return Err(WeightsError::Ragged { width, block });
         }
         let count = sides(rows, width)?;
         length(rows, width, "bytes of codes", self.bytes(count), codes.len())?;
-        length(rows, width, "scales", count / BLOCK, scales.len())?;
+        length(rows, width, "scales", count / block, scales.len())?;
         finite("scale", scales)
     }
 }

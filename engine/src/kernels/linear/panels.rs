@@ -43,13 +43,16 @@ impl<'a> Strided<'a> {
     }
 }
 
-/// Rows times one panel of f32.
+/// Rows times one panel, of f32 or of words.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct FloatTile<'a> {
-    pub(in crate::kernels) panel: &'a [f32],
+pub(in crate::kernels) struct RowsTile<'a, T> {
+    /// `[k][lanes]`, of words `[k / 2][lanes][2]`.
+    pub(in crate::kernels) panel: &'a [T],
     pub(in crate::kernels) k: usize,
     pub(in crate::kernels) rows: usize,
-    pub(in crate::kernels) input: Strided<'a>,
+    /// Rows of `k` that are `stride` apart.
+    pub(in crate::kernels) input: &'a [T],
+    pub(in crate::kernels) stride: usize,
     pub(in crate::kernels) out_stride: usize,
 }
 

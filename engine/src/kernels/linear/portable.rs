@@ -1,8 +1,11 @@
 //! The tiles without special instructions, 16 columns wide. They define what the other forms compute.
 
-use crate::kernels::linear::{
-    packed::{BLOCK, Bits, BlockPanel, BlockRows},
-    panels::FloatTile,
+use crate::kernels::{
+    elementary,
+    linear::{
+        packed::{Bits, BlockPanel, BlockRows},
+        panels::RowsTile,
+    },
 };
 
 const LANES: usize = 16;
@@ -15,8 +18,8 @@ pub(in crate::kernels) fn blocks(
     out: &mut [f32],
     stride: usize,
 ) {
-    let k = panel.blocks * BLOCK;
-    let block_bytes = panel.bits.bytes(BLOCK * LANES);
+    let k = panel.blocks * panel.block;
+    let block_bytes = panel.bits.bytes(panel.block * LANES);
     for (row, codes) in input.codes.chunks_exact(k).enumerate() {
         let mut totals = [0.0_f32; LANES];
         totals.copy_from_slice(panel.bias);
@@ -25,7 +28,7 @@ pub(in crate::kernels) fn blocks(
                 *total += residual;
             }
         }
-        for (block, codes) in codes.as_chunks::<BLOCK>().0.iter().enumerate() {
+        for (block, codes) in codes.chunks_exact(panel.block).enumerate() {
             let weights = &panel.codes[block * block_bytes..][..block_bytes];
             let mut sums = [input.starts[row * panel.blocks + block]; LANES];
             match panel.bits {
@@ -39,6 +42,9 @@ pub(in crate::kernels) fn blocks(
                 let sum = sum as f32;
                 *total = sum.mul_add(row_scale * scale, *total);
             }
+        }
+        if panel.bend {
+            totals = totals.map(elementary::gelu);
         }
         out[row * stride..][..LANES].copy_from_slice(&totals);
     }
@@ -55,7 +61,7 @@ fn eight(weights: &[u8], codes: &[i16], sums: &mut [i32; LANES]) {
     }
 }
 
-fn four(weights: &[u8], codes: &[i16; BLOCK], sums: &mut [i32; LANES]) {
+fn four(weights: &[u8], codes: &[i16], sums: &mut [i32; LANES]) {
     for (weights, codes) in weights.chunks_exact(LANES * GROUP).zip(codes.as_chunks::<4>().0) {
         for (sum, weights) in sums.iter_mut().zip(weights.as_chunks::<GROUP>().0) {
             *sum += i32::from(codes[0]) * i32::from(weights[0] & 15)
@@ -74,14 +80,30 @@ pub(in crate::kernels) fn sums(panel: &[u8], codes: &[i16], out: &mut [i32]) {
     }
 }
 
-pub(in crate::kernels) fn floats(tile: FloatTile<'_>, out: &mut [f32]) {
+pub(in crate::kernels) fn floats(tile: RowsTile<'_, f32>, out: &mut [f32]) {
     let panel = tile.panel.as_chunks::<LANES>().0;
     for row in 0..tile.rows {
-        let input = &tile.input.data[row * tile.input.stride..];
+        let input = &tile.input[row * tile.stride..];
         let mut totals = [0.0_f32; LANES];
         for (weights, x) in panel.iter().zip(input) {
             for (total, weight) in totals.iter_mut().zip(weights) {
                 *total = x.mul_add(*weight, *total);
+            }
+        }
+        out[row * tile.out_stride..][..LANES].copy_from_slice(&totals);
+    }
+}
+
+pub(in crate::kernels) fn words(tile: RowsTile<'_, i16>, out: &mut [i32]) {
+    for row in 0..tile.rows {
+        let input = &tile.input[row * tile.stride..][..tile.k];
+        let mut totals = [0_i32; LANES];
+        let pairs = input.as_chunks::<2>().0;
+        for (weights, pair) in tile.panel.chunks_exact(LANES * 2).zip(pairs) {
+            for (total, weights) in totals.iter_mut().zip(weights.as_chunks::<2>().0) {
+                let sum = i32::from(pair[0]) * i32::from(weights[0])
+                    + i32::from(pair[1]) * i32::from(weights[1]);
+                *total = total.wrapping_add(sum);
             }
         }
         out[row * tile.out_stride..][..LANES].copy_from_slice(&totals);

@@ -1,12 +1,14 @@
 //! The innermost products: a few rows times one panel, checked here and computed by the form of the machine.
 
+use std::ops::Range;
+
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::linear::{avx2, avx512};
 use crate::kernels::{
     isa::{Isa, Level},
     linear::{
-        packed::{BLOCK, BlockPanel, BlockRows, Order},
-        panels::{self, FloatTile, Strided},
+        packed::{BlockPanel, BlockRows, Order},
+        panels::{self, RowsTile, Strided},
         portable,
     },
     quantize::{BlockCodes, Width},
@@ -18,14 +20,15 @@ pub(in crate::kernels) const TILE_MAX: usize = 12 * 32;
 /// Rows of a tile of integers with one scale, in every form.
 pub(in crate::kernels) const ROWS: usize = 6;
 
-/// Rows of a tile of blocks: as many as the registers hold with all that a block needs.
+/// Rows of a tile of blocks: as many as the registers hold with all that a block needs. Calls are best cut into
+/// multiples of it.
 pub(in crate::kernels) const fn block_rows(isa: Isa) -> usize {
     match isa.level() {
         Level::Portable => 6,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => 6,
+        Level::Avx2 => avx2::ROWS,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => 5,
+        Level::Avx512Vnni => avx512::BLOCK_ROWS,
     }
 }
 
@@ -41,40 +44,33 @@ pub(in crate::kernels) const fn width(isa: Isa) -> Width {
 }
 
 /// `out[r][lane] = bias (+ residual)`, and then added to it, block after block and fused:
-/// `f32(Σ q·w) · (scale of the input · scale of the weight)`, for rows `first..first + rows` of `input`. Rows of `out`
-/// are `stride` apart.
+/// `f32(Σ q·w) · (scale of the input · scale of the weight)`, for these rows of `input`; then GELU if the panel says so.
+/// Rows of `out` are `stride` apart.
 pub(in crate::kernels) fn blocks(
     isa: Isa,
     panel: &BlockPanel<'_>,
     input: &BlockCodes,
-    first: usize,
-    rows: usize,
+    rows: Range<usize>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let order = Order::of(isa);
-    let (blocks, k) = (panel.blocks, panel.blocks * BLOCK);
-    let reach = (rows - 1) * stride + order.lanes;
-    assert!((1..=block_rows(isa)).contains(&rows) && stride >= order.lanes && out.len() >= reach);
-    assert!(panel.bias.len() == order.lanes);
-    assert!(panel.residual.is_none_or(|residual| residual.len() >= reach));
-    assert!(panel.codes.len() == order.panel_bytes(panel.bits, k));
-    assert!(panel.scales.len() == blocks * order.lanes);
-    let scales = &input.scales[first * blocks..(first + rows) * blocks];
-    let starts = &input.starts[first * blocks..(first + rows) * blocks];
+    let (blocks, k) = (panel.blocks, panel.blocks * panel.block);
+    let scales = &input.scales[rows.start * blocks..rows.end * blocks];
+    let starts = &input.starts[rows.start * blocks..rows.end * blocks];
+    let codes = rows.start * k..rows.end * k;
     match isa.level() {
         Level::Portable => {
-            let codes = &input.words[first * k..(first + rows) * k];
+            let codes = &input.words[codes];
             portable::blocks(panel, &BlockRows { codes, scales, starts }, out, stride);
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
-            let codes = &input.words[first * k..(first + rows) * k];
+            let codes = &input.words[codes];
             avx2::blocks(isa, panel, &BlockRows { codes, scales, starts }, out, stride);
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => {
-            let codes = &input.bytes[first * k..(first + rows) * k];
+            let codes = &input.bytes[codes];
             avx512::blocks(isa, panel, &BlockRows { codes, scales, starts }, out, stride);
         }
     }
@@ -115,15 +111,36 @@ pub(in crate::kernels) fn floats(
 ) {
     let lanes = panels::lanes(isa);
     let k = panel.len() / lanes;
-    let tile = FloatTile { panel, k, rows, input, out_stride };
-    assert!((1..=panels::tile_rows(isa)).contains(&rows) && panel.len() == k * lanes);
-    assert!(input.data.len() >= (rows - 1) * input.stride + k);
-    assert!(out_stride >= lanes && out.len() >= (rows - 1) * out_stride + lanes);
+    let Strided { data: input, stride } = input;
+    let tile = RowsTile { panel, k, rows, input, stride, out_stride };
+    assert!((1..=panels::tile_rows(isa)).contains(&rows));
     match isa.level() {
         Level::Portable => portable::floats(tile, out),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2::floats(isa, tile, out),
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => avx512::floats(isa, tile, out),
+    }
+}
+
+/// `out[r][lane] = Σₖ input[r][k] · panel[k][lane]` of words, exact modulo 2³², for an even k: panels lie
+/// `[k / 2][lane][2]`. Rows of `input` are as far apart as it says, those of `out` are `out_stride` apart.
+pub(in crate::kernels) fn words(
+    isa: Isa,
+    panel: &[i16],
+    (input, stride): (&[i16], usize),
+    rows: usize,
+    out: &mut [i32],
+    out_stride: usize,
+) {
+    let k = panel.len() / panels::lanes(isa);
+    let tile = RowsTile { panel, k, rows, input, stride, out_stride };
+    assert!((1..=panels::tile_rows(isa)).contains(&rows) && k.is_multiple_of(2));
+    match isa.level() {
+        Level::Portable => portable::words(tile, out),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::words(isa, tile, out),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => avx512::words(isa, tile, out),
     }
 }
