@@ -1,21 +1,46 @@
 //! The FAQ assistant: the entry nearest to a question, or an abstention.
+//!
+//! A question is compared with the questions and with the answer of each entry, by their vectors, and with the words of
+//! both; a [`Blend`] makes one score of the three.
 
 use protocol::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    blend::{Blend, Nearness},
     calibrate::Thresholds,
     embedder::{EmbedError, Embedder},
+    encoder_spec::InputKind,
     faq::Entry,
-    index::{Index, IndexError},
+    index::{Index, IndexError, Vectors},
+    lexical::Lexical,
 };
 
-/// Entries, the embeddings of their questions, and the scores below which nothing is answered.
+/// Entries, what they are found by, and the scores below which nothing is answered.
 #[derive(Debug)]
 pub struct Assistant {
     entries: Vec<Entry>,
     index: Index,
-    thresholds: Thresholds,
+    lexical: Lexical,
+    rule: Rule,
+}
+
+/// How scores are made and judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// How they are made.
+    pub blend: Blend,
+    /// What they must reach.
+    pub thresholds: Thresholds,
+}
+
+/// A question.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// As it was asked.
+    pub text: &'a str,
+    /// Its embedding.
+    pub vector: &'a [f32],
 }
 
 /// What is answered.
@@ -81,13 +106,13 @@ pub enum AssistantError {
         /// Its language.
         lang: String,
     },
-    /// A question of the FAQ has no embedding.
-    #[error("computing the embedding of `{question}` of entry `{entry}`")]
+    /// A question or an answer of the FAQ has no embedding.
+    #[error("computing the embedding of `{text}` of entry `{entry}`")]
     Embed {
         /// The entry.
         entry: String,
         /// The text.
-        question: String,
+        text: String,
         /// Why.
         source: EmbedError,
     },
@@ -102,7 +127,7 @@ impl Assistant {
         (entries, faq): (Vec<Entry>, Digest),
         index: Index,
         (model, dim): (Digest, usize),
-        thresholds: Thresholds,
+        rule: Rule,
     ) -> Result<Self, AssistantError> {
         for (of, built_from, found) in
             [("faq.jsonl", index.faq, faq), ("model.onnx", index.model, model)]
@@ -120,35 +145,53 @@ impl Assistant {
                 package_dim: dim,
             });
         }
-        Self { entries, index, thresholds: Thresholds::new() }.with_thresholds(thresholds)
+        let lexical = Lexical::new(&entries);
+        let open = Rule { blend: Blend::default(), thresholds: Thresholds::new() };
+        Self { entries, index, lexical, rule: open }.with_rule(rule)
     }
 
-    /// The same assistant with other thresholds.
+    /// The same assistant with another rule.
     ///
     /// # Errors
-    /// A language of the entries has none.
-    pub fn with_thresholds(self, thresholds: Thresholds) -> Result<Self, AssistantError> {
-        match self.entries.iter().find(|entry| !thresholds.contains_key(&entry.lang)) {
+    /// A language of the entries has no threshold.
+    pub fn with_rule(self, rule: Rule) -> Result<Self, AssistantError> {
+        match self.entries.iter().find(|entry| !rule.thresholds.contains_key(&entry.lang)) {
             Some(Entry { id, lang, .. }) => {
                 Err(AssistantError::NoThreshold { entry: id.clone(), lang: lang.clone() })
             }
-            None => Ok(Self { thresholds, ..self }),
+            None => Ok(Self { rule, ..self }),
         }
     }
 
-    /// The answer to a question with the embedding `question`. With `lang`, only entries in that language are
-    /// considered; when the FAQ has none in it, all are.
-    pub fn answer(&self, question: &[f32], lang: Option<&str>) -> Answer<'_> {
+    /// How near a question is to each entry, in their order.
+    pub fn nearness(&self, asked: Asked<'_>) -> Vec<Nearness> {
+        let cosines = self.index.cosines(asked.vector).into_iter();
+        let nearness = cosines.zip(self.lexical.scores(asked.text)).map(|(cosines, words)| {
+            Nearness { question: cosines.question, answer: cosines.answer, words }
+        });
+        nearness.collect()
+    }
+
+    /// The entry of the highest score by `blend`, of equal ones the first; with `lang`, of those in that language.
+    pub fn best(
+        &self,
+        nearness: &[Nearness],
+        blend: Blend,
+        lang: Option<&str>,
+    ) -> Option<(&Entry, f32)> {
+        let entries = self.entries.iter().zip(nearness);
+        let wanted = entries.filter(|(entry, _)| lang.is_none_or(|lang| entry.lang == lang));
+        let scored = wanted.map(|(entry, near)| (entry, blend.score(*near)));
+        scored.reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+
+    /// The answer to a question. With `lang`, only entries in that language are considered; when the FAQ has none in
+    /// it, all are.
+    pub fn answer(&self, asked: Asked<'_>, lang: Option<&str>) -> Answer<'_> {
         let lang = lang.filter(|lang| self.entries.iter().any(|entry| entry.lang == *lang));
-        let wanted = |at: usize| {
-            self.entries.get(at).is_some_and(|entry| lang.is_none_or(|lang| entry.lang == lang))
-        };
-        let nearest = self
-            .index
-            .nearest(question, wanted)
-            .and_then(|hit| self.entries.get(hit.entry).map(|entry| (entry, hit.score)));
-        let threshold =
-            nearest.and_then(|(entry, _)| self.thresholds.get(&entry.lang).copied()).unwrap_or(1.0);
+        let nearest = self.best(&self.nearness(asked), self.rule.blend, lang);
+        let threshold_of = |entry: &Entry| self.rule.thresholds.get(&entry.lang).copied();
+        let threshold = nearest.and_then(|(entry, _)| threshold_of(entry)).unwrap_or(1.0);
         let decision = match nearest {
             Some((_, score)) if score >= threshold => Decision::Answered,
             Some(_) | None => Decision::Abstained,
@@ -156,7 +199,7 @@ impl Assistant {
         Answer { nearest, threshold, decision }
     }
 
-    /// The embeddings of the questions.
+    /// The embeddings of the questions and answers.
     pub const fn index(&self) -> &Index {
         &self.index
     }
@@ -171,27 +214,26 @@ impl Assistant {
 /// `progress` is called with (done, all) after each entry.
 ///
 /// # Errors
-/// A question has no embedding.
+/// A text has no embedding.
 pub fn build_index(
     embedder: &Embedder,
     entries: &[Entry],
     (faq, model): (Digest, Digest),
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Index, AssistantError> {
-    let mut rows = Vec::new();
+    let mut vectors = Vectors { questions: Vec::new(), answers: Vec::new() };
     for (at, entry) in entries.iter().enumerate() {
+        let embed = |text: &str, kind: InputKind| match embedder.embed_one(text, kind) {
+            Ok(embedding) => Ok(embedding.vector),
+            Err(source) => {
+                Err(AssistantError::Embed { entry: entry.id.clone(), text: text.into(), source })
+            }
+        };
         for question in entry.questions() {
-            let embedding =
-                embedder.embed_one(question, embedder.question_kind()).map_err(|source| {
-                    AssistantError::Embed {
-                        entry: entry.id.clone(),
-                        question: question.into(),
-                        source,
-                    }
-                })?;
-            rows.push((at, embedding.vector));
+            vectors.questions.push((at, embed(question, embedder.question_kind())?));
         }
+        vectors.answers.push(embed(&entry.answer, embedder.answer_kind())?);
         progress(at + 1, entries.len());
     }
-    Ok(Index::new(faq, model, (entries.len(), embedder.dim()), rows)?)
+    Ok(Index::new(faq, model, embedder.dim(), vectors)?)
 }

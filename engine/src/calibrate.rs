@@ -142,6 +142,30 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<LabelledQuestion>, CalibrateError> {
         .collect()
 }
 
+/// How well the scores of the calibration split tell right entries from questions without an answer: over all
+/// languages, the questions whose right entry scores above all but the highest few unanswerable ones, summed over "few"
+/// being none up to a quarter of them. Thresholds of every allowance in that range count, not only the one that will be
+/// chosen: among so few questions a single one would decide otherwise.
+pub fn quality(scored: &[Scored]) -> u64 {
+    let chosen = || scored.iter().filter(|question| question.split == Split::Calibrate);
+    let languages: BTreeSet<&str> = chosen().map(|question| question.lang.as_str()).collect();
+    let of = |lang: &str| {
+        let (mut right, mut unanswerable) = (Vec::new(), Vec::new());
+        for question in chosen().filter(|question| question.lang == lang) {
+            match (&question.expect, &question.found) {
+                (Some(expect), Some(found)) if *expect == found.id => right.push(found.score),
+                (None, Some(found)) => unanswerable.push(found.score),
+                (Some(_) | None, _) => {}
+            }
+        }
+        unanswerable.sort_unstable_by(|a, b| b.total_cmp(a));
+        let few = (unanswerable.len() / 4).max(1);
+        let bars = unanswerable.iter().take(few);
+        bars.map(|bar| right.iter().filter(|score| *score > bar).count() as u64).sum::<u64>()
+    };
+    languages.into_iter().map(of).sum()
+}
+
 /// For each language the threshold that answers most questions rightly on the calibration split while at most
 /// `false_answers_allowed_per_mille` of its unanswerable questions are answered (of thresholds that do equally well the
 /// highest, each being the middle of a gap between two scores); then what they do on the held-out split.
@@ -267,6 +291,18 @@ mod tests {
         assert!((lax["fr"] - 0.35).abs() < 1e-6, "{lax:?}");
         let measured = calibration.measured_on["fr"];
         assert_eq!((measured.answered_right, measured.answered_falsely), (3, 1));
+    }
+
+    #[test]
+    fn quality_counts_right_entries_above_the_unanswerable_ones() {
+        let sample = sample(Split::Calibrate);
+        assert_eq!(quality(&sample), 2, "0.9 and 0.7 are right and above 0.6");
+        let test_only = self::sample(Split::Test);
+        assert_eq!(quality(&test_only), 0);
+        let unanswerable = |score| scored(None, "a", score, Split::Calibrate);
+        let more: Vec<Scored> = (0..6).map(|at| unanswerable(at as f32 / 100.0)).collect();
+        // Of 8 unanswerable questions a quarter is 2: 0.9 and 0.7 are above 0.6, those and 0.5 above 0.2.
+        assert_eq!(quality(&[sample, more].concat()), 2 + 3);
     }
 
     #[test]

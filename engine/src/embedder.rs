@@ -236,6 +236,11 @@ impl Embedder {
         if self.prefixes.is_empty() { InputKind::Plain } else { InputKind::Query }
     }
 
+    /// How an answer is meant: a passage, where the model tells them apart.
+    pub const fn answer_kind(&self) -> InputKind {
+        if self.prefixes.is_empty() { InputKind::Plain } else { InputKind::Passage }
+    }
+
     /// What reads the texts.
     pub const fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    assistant::{Assistant, Decision},
+    assistant::{Asked, Assistant, Decision},
     cause::chain,
     embedder::{EmbedError, Embedder},
     encoder_spec::InputKind,
@@ -307,7 +307,8 @@ pub fn check(
         let before = now_us();
         let got = embedder.embed_one(&case.text, embedder.question_kind());
         let verdict = got.map_err(|reason| chain(&reason)).and_then(|question| {
-            let answer = assistant.answer(&question.vector, case.lang.as_deref());
+            let asked = Asked { text: &case.text, vector: &question.vector };
+            let answer = assistant.answer(asked, case.lang.as_deref());
             let given = match answer.decision {
                 Decision::Answered => answer.nearest.map(|(entry, _)| entry.id.as_str()),
                 Decision::Abstained => None,

@@ -1,23 +1,24 @@
-//! `index.bin`: the embeddings of every question of an FAQ, and which entry each belongs to.
+//! `index.bin`: the embeddings of every question and answer of an FAQ, and which entry each belongs to.
 //!
 //! Little-endian, no padding, nothing after the last row:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 8 | magic `SOCLEIX1` |
+//! | 8 | magic `SOCLEIX2` |
 //! | 32 | SHA-256 of the `faq.jsonl` whose entries the rows point at |
 //! | 32 | SHA-256 of the `model.onnx` that computed the rows |
 //! | 4 | `dim`: width of a row, u32 |
 //! | 4 | `entries`: lines of the FAQ, u32 |
-//! | 4 | `rows`: u32 |
-//! | 4 × rows | for each row its entry, counted from 0, u32 |
-//! | 4 × dim × rows | for each row its unit vector, f32 |
+//! | 4 | `questions`: rows that are questions and paraphrases, u32 |
+//! | 4 × questions | for each of these its entry, counted from 0, u32 |
+//! | 4 × dim × questions | for each of these its unit vector, f32 |
+//! | 4 × dim × entries | for each entry the unit vector of its answer, f32 |
 
 use protocol::digest::Digest;
 
 use crate::pooling::dot;
 
-const MAGIC: &[u8; 8] = b"SOCLEIX1";
+const MAGIC: &[u8; 8] = b"SOCLEIX2";
 const HEADER_BYTES: usize = 8 + 32 + 32 + 12;
 const ROWS_MAX: usize = 1 << 20;
 const DIM_MAX: usize = 16_384;
@@ -33,24 +34,34 @@ pub struct Index {
     pub model: Digest,
     entries: usize,
     dim: usize,
-    entry_of_row: Vec<u32>,
+    entry_of_question: Vec<u32>,
+    /// Of the questions, then of the answers.
     rows: Vec<f32>,
 }
 
-/// A row that was found near.
+/// How near a question is to an entry.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hit {
-    /// The entry, counted from 0.
-    pub entry: usize,
-    /// Cosine between the question and the row.
-    pub score: f32,
+pub struct Cosines {
+    /// To the nearest of its questions.
+    pub question: f32,
+    /// To its answer.
+    pub answer: f32,
+}
+
+/// The vectors of an index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vectors {
+    /// Of questions, each with its entry counted from 0; at least one of each entry.
+    pub questions: Vec<(usize, Vec<f32>)>,
+    /// Of answers, one of each entry in their order.
+    pub answers: Vec<Vec<f32>>,
 }
 
 /// Why bytes are not an index, or rows do not make one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IndexError {
     /// Not an index, or of another version.
-    #[error("index does not begin with SOCLEIX1: build it again with `socle model pack`")]
+    #[error("index does not begin with SOCLEIX2: build it again with `socle model pack`")]
     Magic,
     /// Shorter or longer than its header says.
     #[error("index is {found} bytes long, its header says {expected}")]
@@ -78,31 +89,41 @@ pub enum IndexError {
         /// What is wrong.
         what: &'static str,
     },
+    /// An entry that nothing leads to.
+    #[error("index has no question of entry {entry}: build it again with `socle model pack`")]
+    Entry {
+        /// Counted from 0.
+        entry: usize,
+    },
 }
 
 impl Index {
-    /// An index of `rows` (each a unit vector of `dim` numbers, with its entry) over `entries` entries.
+    /// An index of unit vectors of `dim` numbers.
     ///
     /// # Errors
-    /// A row of another width, not of length 1, or of an entry that is not there.
+    /// A vector of another width, not of length 1, or of an entry that is not there; an entry without a question.
     pub fn new(
         faq: Digest,
         model: Digest,
-        (entries, dim): (usize, usize),
-        found: impl IntoIterator<Item = (usize, Vec<f32>)>,
+        dim: usize,
+        vectors: Vectors,
     ) -> Result<Self, IndexError> {
-        let mut entry_of_row = Vec::new();
+        let entries = vectors.answers.len();
+        let mut entry_of_question = Vec::with_capacity(vectors.questions.len());
+        for (row, (entry, _)) in vectors.questions.iter().enumerate() {
+            let entry = u32::try_from(*entry)
+                .map_err(|_| IndexError::Row { row, what: "leads to no entry" })?;
+            entry_of_question.push(entry);
+        }
+        let questions = vectors.questions.into_iter().map(|(_, vector)| vector);
         let mut rows = Vec::new();
-        for (row, (entry, vector)) in found.into_iter().enumerate() {
+        for (row, vector) in questions.chain(vectors.answers).enumerate() {
             if vector.len() != dim {
                 return Err(IndexError::Row { row, what: "has another width" });
             }
-            let entry = u32::try_from(entry)
-                .map_err(|_| IndexError::Row { row, what: "leads to no entry" })?;
-            entry_of_row.push(entry);
             rows.extend(vector);
         }
-        let index = Self { faq, model, entries, dim, entry_of_row, rows };
+        let index = Self { faq, model, entries, dim, entry_of_question, rows };
         index.check()?;
         Ok(index)
     }
@@ -123,21 +144,19 @@ impl Index {
         let (model, rest) = rest.split_first_chunk::<32>().ok_or_else(short)?;
         let (dim, rest) = take_u32(rest).ok_or_else(short)?;
         let (entries, rest) = take_u32(rest).ok_or_else(short)?;
-        let (rows, rest) = take_u32(rest).ok_or_else(short)?;
-        if !(1..=ROWS_MAX).contains(&rows) || !(1..=DIM_MAX).contains(&dim) || entries == 0 {
-            return Err(IndexError::Shape { rows, dim, entries });
-        }
-        let body = rows * 4 * (1 + dim);
+        let (questions, rest) = take_u32(rest).ok_or_else(short)?;
+        check_shape(questions, dim, entries)?;
+        let body = 4 * (questions + dim * (questions + entries));
         if rest.len() != body {
             return Err(IndexError::Length { expected: HEADER_BYTES + body, found: bytes.len() });
         }
-        let (entry_of_row, vectors) = rest.split_at(rows * 4);
+        let (entry_of_question, vectors) = rest.split_at(questions * 4);
         let index = Self {
             faq: Digest::from_bytes(*faq),
             model: Digest::from_bytes(*model),
             entries,
             dim,
-            entry_of_row: words(entry_of_row).map(u32::from_le_bytes).collect(),
+            entry_of_question: words(entry_of_question).map(u32::from_le_bytes).collect(),
             rows: words(vectors).map(f32::from_le_bytes).collect(),
         };
         index.check()?;
@@ -150,26 +169,27 @@ impl Index {
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(self.faq.as_bytes());
         bytes.extend_from_slice(self.model.as_bytes());
-        for number in [self.dim, self.entries, self.entry_of_row.len()] {
+        for number in [self.dim, self.entries, self.entry_of_question.len()] {
             bytes.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
         }
-        bytes.extend(self.entry_of_row.iter().flat_map(|entry| entry.to_le_bytes()));
+        bytes.extend(self.entry_of_question.iter().flat_map(|entry| entry.to_le_bytes()));
         bytes.extend(self.rows.iter().flat_map(|number| number.to_le_bytes()));
         bytes
     }
 
-    /// The row nearest to `question` (a unit vector of [`Index::dim`] numbers) among the entries that `wanted` lets in.
-    /// Rows of equal score: the first.
-    pub fn nearest(&self, question: &[f32], wanted: impl Fn(usize) -> bool) -> Option<Hit> {
-        let rows = self.entry_of_row.iter().zip(self.rows.chunks_exact(self.dim));
-        let hits = rows.filter_map(|(entry, row)| {
-            let entry = *entry as usize;
-            wanted(entry).then(|| Hit { entry, score: dot(question, row) })
-        });
-        hits.fold(None, |best, hit| match best {
-            Some(best) if best.score >= hit.score => Some(best),
-            _ => Some(hit),
-        })
+    /// How near `question`, a unit vector of [`Index::dim`] numbers, is to each entry.
+    pub fn cosines(&self, question: &[f32]) -> Vec<Cosines> {
+        let mut cosines = vec![Cosines { question: -1.0, answer: -1.0 }; self.entries];
+        let mut rows = self.rows.chunks_exact(self.dim);
+        for (entry, row) in self.entry_of_question.iter().zip(rows.by_ref()) {
+            if let Some(found) = cosines.get_mut(*entry as usize) {
+                found.question = found.question.max(dot(question, row));
+            }
+        }
+        for (found, row) in cosines.iter_mut().zip(rows) {
+            found.answer = dot(question, row);
+        }
+        cosines
     }
 
     /// Width of a row.
@@ -183,18 +203,18 @@ impl Index {
     }
 
     fn check(&self) -> Result<(), IndexError> {
-        let rows = self.entry_of_row.len();
-        if !(1..=ROWS_MAX).contains(&rows)
-            || !(1..=DIM_MAX).contains(&self.dim)
-            || self.entries == 0
-        {
-            return Err(IndexError::Shape { rows, dim: self.dim, entries: self.entries });
-        }
-        let checked = self.entry_of_row.iter().zip(self.rows.chunks_exact(self.dim)).enumerate();
-        for (row, (entry, vector)) in checked {
-            if *entry as usize >= self.entries {
-                return Err(IndexError::Row { row, what: "leads to no entry" });
+        check_shape(self.entry_of_question.len(), self.dim, self.entries)?;
+        let mut reached = vec![false; self.entries];
+        for (row, entry) in self.entry_of_question.iter().enumerate() {
+            match reached.get_mut(*entry as usize) {
+                Some(reached) => *reached = true,
+                None => return Err(IndexError::Row { row, what: "leads to no entry" }),
             }
+        }
+        if let Some(entry) = reached.iter().position(|reached| !reached) {
+            return Err(IndexError::Entry { entry });
+        }
+        for (row, vector) in self.rows.chunks_exact(self.dim).enumerate() {
             let length = dot(vector, vector).sqrt();
             if !((1.0 - LENGTH_TOLERANCE)..=(1.0 + LENGTH_TOLERANCE)).contains(&length) {
                 return Err(IndexError::Row { row, what: "is not a unit vector" });
@@ -202,6 +222,14 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// Whether there can be an index of so many questions and entries. More entries than questions there are never.
+fn check_shape(rows: usize, dim: usize, entries: usize) -> Result<(), IndexError> {
+    let possible = (1..=ROWS_MAX).contains(&rows)
+        && (1..=DIM_MAX).contains(&dim)
+        && (1..=rows).contains(&entries);
+    if possible { Ok(()) } else { Err(IndexError::Shape { rows, dim, entries }) }
 }
 
 fn take_u32(bytes: &[u8]) -> Option<(usize, &[u8])> {
@@ -218,9 +246,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn vectors() -> Vectors {
+        Vectors {
+            questions: vec![(0, vec![1.0, 0.0]), (1, vec![0.0, 1.0]), (1, vec![0.6, 0.8])],
+            answers: vec![vec![0.8, 0.6], vec![0.0, -1.0]],
+        }
+    }
+
+    fn made(vectors: Vectors) -> Result<Index, IndexError> {
+        Index::new(Digest::of(b"faq"), Digest::of(b"model"), 2, vectors)
+    }
+
     fn sample() -> Index {
-        let rows = [(0, vec![1.0, 0.0]), (1, vec![0.0, 1.0]), (1, vec![0.6, 0.8])];
-        Index::new(Digest::of(b"faq"), Digest::of(b"model"), (2, 2), rows).unwrap()
+        made(vectors()).unwrap()
     }
 
     #[test]
@@ -229,14 +267,32 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_wanted_row_is_found() {
-        let index = sample();
-        assert_eq!(index.nearest(&[0.6, 0.8], |_| true), Some(Hit { entry: 1, score: 1.0 }));
+    fn a_question_is_compared_with_every_question_and_answer() {
+        let found = sample().cosines(&[0.6, 0.8]);
+        let expected = [(0.6, 0.96), (1.0, -0.8)];
+        assert_eq!(found.len(), expected.len());
+        for (found, (question, answer)) in found.iter().zip(expected) {
+            assert!((found.question - question).abs() < 1e-6, "{found:?}");
+            assert!((found.answer - answer).abs() < 1e-6, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn vectors_that_do_not_fit_are_refused() {
+        let refused = |change: &dyn Fn(&mut Vectors)| {
+            let mut vectors = vectors();
+            change(&mut vectors);
+            made(vectors).unwrap_err().to_string()
+        };
+        let none = refused(&|vectors| vectors.questions[0].0 = 1);
+        assert!(none.starts_with("index has no question of entry 0"), "{none}");
+        let nowhere = refused(&|vectors| vectors.questions[2].0 = 2);
+        assert_eq!(nowhere, "index row 2 leads to no entry");
+        assert_eq!(refused(&|vectors| vectors.answers[1] = vec![1.0]), "index row 4 has another width");
         assert_eq!(
-            index.nearest(&[0.6, 0.8], |entry| entry == 0),
-            Some(Hit { entry: 0, score: 0.6 })
+            refused(&|vectors| vectors.answers[0] = vec![1.0, 1.0]),
+            "index row 3 is not a unit vector"
         );
-        assert_eq!(index.nearest(&[0.6, 0.8], |_| false), None);
     }
 
     #[test]
@@ -252,9 +308,9 @@ mod tests {
         };
         assert_eq!(
             set(0, 0),
-            "index does not begin with SOCLEIX1: build it again with `socle model pack`"
+            "index does not begin with SOCLEIX2: build it again with `socle model pack`"
         );
-        assert_eq!(set(72, 3), "index is 120 bytes long, its header says 132");
+        assert_eq!(set(72, 3), "index is 136 bytes long, its header says 156");
         assert_eq!(
             set(76, 0),
             "index says 3 rows of 2 numbers over 0 entries, which is impossible"
@@ -265,6 +321,7 @@ mod tests {
         );
         assert_eq!(set(84, 2), "index row 0 leads to no entry");
         assert_eq!(set(96, f32::NAN.to_bits()), "index row 0 is not a unit vector");
+        assert_eq!(set(132, f32::NAN.to_bits()), "index row 4 is not a unit vector");
     }
 
     proptest! {

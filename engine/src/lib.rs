@@ -9,7 +9,8 @@
 //! - [`text_tokenizer`] → [`sequence`] → [`encoder`] (described by [`encoder_spec`], fed by [`graph`], pooled by
 //!   [`pooling`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean;
 //!   [`bytes_model`]: a model of a fixed shape, of which [`magika`] is one
-//! - [`assistant`]: the best entry or an abstention; [`calibrate`]: where to put the threshold, and what it costs
+//! - [`assistant`]: the best entry or an abstention, by vectors ([`index`]) and words ([`lexical`]) that [`blend`] makes one
+//!   score of; [`calibrate`]: which blend, where to put the threshold, and what it costs
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
 //! - [`kernels`]: the arithmetic of encoders on the CPU
@@ -18,6 +19,7 @@
 pub mod adapter;
 pub mod assistant;
 pub mod batcher;
+pub mod blend;
 pub mod bytes_model;
 pub mod calibrate;
 pub mod cause;
@@ -30,6 +32,7 @@ pub mod graph;
 pub mod head;
 pub mod index;
 pub mod kernels;
+pub mod lexical;
 pub mod magika;
 pub mod model;
 pub mod pack;

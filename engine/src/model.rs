@@ -3,7 +3,7 @@
 use protocol::digest::Digest;
 
 use crate::{
-    assistant::{Answer, Assistant, AssistantError},
+    assistant::{Answer, Asked, Assistant, AssistantError, Rule},
     bytes_model::BytesModel,
     cause::chain,
     embedder::{EmbedError, Embedder, EmbedderError},
@@ -29,7 +29,7 @@ pub struct Model {
 
 #[derive(Debug)]
 enum Parts {
-    Text { embedder: Box<Embedder>, assistant: Option<Assistant> },
+    Text { embedder: Box<Embedder>, assistant: Option<Box<Assistant>> },
     Bytes(BytesModel),
 }
 
@@ -139,7 +139,7 @@ impl Model {
         let mut model = Self::assemble(spec, &onnx, &tokenizer)?;
         drop(onnx);
         if let Parts::Text { embedder, assistant } = &mut model.parts {
-            *assistant = load_assistant(package, &model.spec, embedder)?;
+            *assistant = load_assistant(package, &model.spec, embedder)?.map(Box::new);
         }
         golden.check_task(model.spec.task)?;
         Ok(Self { golden, ..model })
@@ -196,7 +196,7 @@ impl Model {
     /// The package is no assistant.
     pub fn assistant(&self) -> Result<&Assistant, WrongTask> {
         match &self.parts {
-            Parts::Text { assistant: Some(assistant), .. } => Ok(assistant),
+            Parts::Text { assistant: Some(assistant), .. } => Ok(&**assistant),
             Parts::Text { assistant: None, .. } | Parts::Bytes(_) => {
                 Err(self.wrong_task("answers"))
             }
@@ -248,15 +248,15 @@ impl Model {
         let assistant = self.assistant()?;
         let embedder = self.embedder("answers")?;
         let embedding = embedder.embed_one(question, embedder.question_kind())?;
-        Ok(assistant.answer(&embedding.vector, lang))
+        Ok(assistant.answer(Asked { text: question, vector: &embedding.vector }, lang))
     }
 
-    /// The answer to a question whose vector is `vector`.
+    /// The answer to a question whose embedding was computed.
     ///
     /// # Errors
     /// The model is no assistant.
-    pub fn answer(&self, vector: &[f32], lang: Option<&str>) -> Result<Answer<'_>, WrongTask> {
-        Ok(self.assistant()?.answer(vector, lang))
+    pub fn answer(&self, asked: Asked<'_>, lang: Option<&str>) -> Result<Answer<'_>, WrongTask> {
+        Ok(self.assistant()?.answer(asked, lang))
     }
 
     /// The scores of one input, computed by itself, for golden sets.
@@ -294,7 +294,7 @@ impl Model {
     pub fn check_golden(&self, now_us: impl Fn() -> u64) -> Result<GoldenReport, GoldenError> {
         let scores = |input: &GoldenInput| self.scores(input);
         let (embedder, assistant) = match &self.parts {
-            Parts::Text { embedder, assistant } => (Some(&**embedder), assistant.as_ref()),
+            Parts::Text { embedder, assistant } => (Some(&**embedder), assistant.as_deref()),
             Parts::Bytes(_) => (None, None),
         };
         let parts = golden::Parts { embedder, assistant, scores: &scores };
@@ -333,7 +333,8 @@ fn load_assistant(
     let entries = (faq::parse(&faq_bytes)?, Digest::of(&faq_bytes));
     let index = Index::decode(&package.read(INDEX_FILE)?)?;
     let model = (package.model_digest, embedder.dim());
-    Ok(Some(Assistant::new(entries, index, model, assistant.thresholds.clone())?))
+    let rule = Rule { blend: assistant.blend, thresholds: assistant.thresholds.clone() };
+    Ok(Some(Assistant::new(entries, index, model, rule)?))
 }
 
 impl Input {

@@ -5,8 +5,9 @@
 use protocol::digest::Digest;
 
 use crate::{
-    assistant::{Assistant, AssistantError, Decision, build_index},
-    calibrate::{self, CalibrateError, Found, Scored, Thresholds},
+    assistant::{Asked, Assistant, AssistantError, Decision, Rule, build_index},
+    blend::Blend,
+    calibrate::{self, CalibrateError, Found, Scored},
     embedder::{EmbedError, Embedder, EmbedderError},
     encoder_spec::InputKind,
     faq::{self, FaqError},
@@ -176,18 +177,23 @@ fn make_assistant(
     let entries = faq::parse(faq.entries)?;
     let digests = (Digest::of(faq.entries), Digest::of(onnx));
     let index = build_index(embedder, &entries, digests, progress)?;
-    // Thresholds play no part in what is nearest, so any will do until they are chosen.
-    let open: Thresholds = entries.iter().map(|entry| (entry.lang.clone(), -1.0)).collect();
+    // The rule plays no part in how near entries are, so any will do until one is chosen.
+    let thresholds = entries.iter().map(|entry| (entry.lang.clone(), -1.0)).collect();
+    let open = Rule { blend: Blend::default(), thresholds };
     let model = (digests.1, embedder.dim());
     let uncalibrated = Assistant::new((entries, digests.0), index, model, open)?;
     let scored = score(embedder, &uncalibrated, faq.questions)?;
+    let best = scored.into_iter().reduce(|best, next| {
+        if calibrate::quality(&next.1) > calibrate::quality(&best.1) { next } else { best }
+    });
+    let (blend, scored) = best.unwrap_or_default();
     let (thresholds, calibration) =
         calibrate::calibrate(&scored, faq.false_answers_allowed_per_mille)?;
-    let assistant = uncalibrated.with_thresholds(thresholds.clone())?;
-    Ok((assistant, AssistantSpec { thresholds, calibration }))
+    let assistant = uncalibrated.with_rule(Rule { blend, thresholds: thresholds.clone() })?;
+    Ok((assistant, AssistantSpec { blend, thresholds, calibration }))
 }
 
-/// The nearest entry of each labelled question, asked without saying its language.
+/// By each blend that is tried, the best entry of each labelled question, asked without saying its language.
 ///
 /// # Errors
 /// `questions` are not labelled questions, or one has no embedding.
@@ -195,33 +201,31 @@ pub fn score(
     embedder: &Embedder,
     assistant: &Assistant,
     questions: &[u8],
-) -> Result<Vec<Scored>, PackError> {
-    let questions = calibrate::parse(questions)?;
-    questions
-        .into_iter()
-        .map(|question| {
-            let embedding =
-                embedder.embed_one(&question.text, embedder.question_kind()).map_err(|source| {
-                    PackError::Question { question: question.text.clone(), source }
-                })?;
-            let nearest = assistant.answer(&embedding.vector, None).nearest;
-            let found = nearest.map(|(entry, score)| Found {
+) -> Result<Vec<(Blend, Vec<Scored>)>, PackError> {
+    let mut tried: Vec<(Blend, Vec<Scored>)> =
+        Blend::TRIED.iter().map(|blend| (*blend, Vec::new())).collect();
+    for question in calibrate::parse(questions)? {
+        let text = &question.text;
+        let embedding = embedder
+            .embed_one(text, embedder.question_kind())
+            .map_err(|source| PackError::Question { question: text.clone(), source })?;
+        let nearness = assistant.nearness(Asked { text, vector: &embedding.vector });
+        for (blend, scored) in &mut tried {
+            let best = assistant.best(&nearness, *blend, None);
+            let found = best.map(|(entry, score)| Found {
                 id: entry.id.clone(),
                 lang: entry.lang.clone(),
                 score,
             });
-            Ok(Scored {
-                lang: question.lang,
-                expect: question.expect,
-                found,
-                split: question.split,
-            })
-        })
-        .collect()
+            let (lang, expect) = (question.lang.clone(), question.expect.clone());
+            scored.push(Scored { lang, expect, found, split: question.split });
+        }
+    }
+    Ok(tried)
 }
 
 fn answer_now(assistant: &Assistant, text: &str, vector: &[f32]) -> GoldenAnswer {
-    let answer = assistant.answer(vector, None);
+    let answer = assistant.answer(Asked { text, vector }, None);
     let expect = match answer.decision {
         Decision::Answered => answer.nearest.map(|(entry, _)| entry.id.clone()),
         Decision::Abstained => None,

@@ -6,7 +6,7 @@
 //! | `model.onnx` | the encoder; external data is refused |
 //! | `tokenizer.json` | a Hugging Face fast tokenizer; a model of bytes has none |
 //! | `faq.jsonl` | assistant only: the entries ([`crate::faq`]) |
-//! | `index.bin` | assistant only: embeddings of their questions ([`crate::index`]) |
+//! | `index.bin` | assistant only: embeddings of their questions and answers ([`crate::index`]) |
 //! | `golden.json` | inputs and the expected outputs ([`crate::golden`]), named by `[golden] file` |
 //!
 //! [`Package::open`] reads and bounds the files; it runs nothing of them. [`crate::model::Model::load`] does. What is used
@@ -24,6 +24,7 @@ use protocol::digest::{Digest, Hasher};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    blend::Blend,
     calibrate::{Calibration, Thresholds},
     encoder_spec::{EncoderInput, EncoderSpec, Pooling, Prefixes},
     head::{BytesSpec, ClassificationSpec, RerankSpec},
@@ -163,7 +164,10 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssistantSpec {
-    /// For each language of the entries (`fr`, `en`) the cosine below which the assistant abstains.
+    /// How scores are made.
+    #[serde(default)]
+    pub blend: Blend,
+    /// For each language of the entries (`fr`, `en`) the score below which the assistant abstains.
     pub thresholds: Thresholds,
     /// What the thresholds were measured to do.
     pub calibration: Calibration,
@@ -441,6 +445,11 @@ impl Spec {
             }
             if assistant.thresholds.values().any(|threshold| !(-1.0..=1.0).contains(threshold)) {
                 return Err("has an assistant threshold outside -1 to 1".into());
+            }
+            if !assistant.blend.is_possible() {
+                return Err(
+                    "has an assistant blend beyond answer = 0 to 1 and words = 0 to 10".into()
+                );
             }
         }
         if !(-1.0..=1.0).contains(&self.golden.cosine_min) {

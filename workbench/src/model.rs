@@ -176,7 +176,6 @@ fn spec(args: &PackArgs) -> Result<Spec, ModelError> {
 }
 
 fn show(spec: &Spec, folder: &Path, terminal: &Terminal) -> Result<(), ModelError> {
-    let calibration = spec.assistant.as_ref().map(|assistant| &assistant.calibration);
     let mut text = format!(
         "{} {} in {}\n  task {:?}, {} dimensions, licence {}, from {}",
         spec.name,
@@ -187,8 +186,14 @@ fn show(spec: &Spec, folder: &Path, terminal: &Terminal) -> Result<(), ModelErro
         spec.licence,
         spec.source,
     );
-    if let Some(calibration) = calibration {
-        text.push_str(&measured(calibration));
+    if let Some(assistant) = &spec.assistant {
+        text.push_str(&format!(
+            "\n  a score is {:.0} % the nearest question and {:.0} % the answer, and words weigh {} beside it",
+            100.0 * (1.0 - assistant.blend.answer),
+            100.0 * assistant.blend.answer,
+            assistant.blend.words,
+        ));
+        text.push_str(&measured(&assistant.calibration));
     }
     Ok(terminal.result(&text, &json!({ "package": folder, "model": spec }))?)
 }

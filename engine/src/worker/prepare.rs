@@ -1,7 +1,7 @@
 //! From a call to what is computed, and from what was computed to the reply.
 
 use crate::{
-    assistant::Decision,
+    assistant::{Asked, Decision},
     cause::chain,
     embedder::{EmbedError, Embedder},
     encoder_spec::InputKind,
@@ -36,8 +36,13 @@ pub enum Shape {
     Embeddings,
     /// They are logits, from which these numbers are made.
     Scores(Scoring),
-    /// The one there is asks the assistant, among entries of this language.
-    Answer(Option<String>),
+    /// The one there is asks the assistant.
+    Answer {
+        /// The question.
+        text: String,
+        /// Among entries of this language.
+        lang: Option<String>,
+    },
 }
 
 /// The terms of a call that is computed; none of one that is not.
@@ -74,7 +79,7 @@ pub fn prepare(model: &Model, call: Call) -> Option<Result<Prepared, Failure>> {
             });
             (inputs, Shape::Embeddings)
         }
-        Call::Ask { text, lang, .. } => (question(model, &text), Shape::Answer(lang)),
+        Call::Ask { text, lang, .. } => (question(model, &text), Shape::Answer { text, lang }),
         Call::Classify { inputs, long, scoring, .. } => {
             let inputs = of_task(model, Task::Classification, "labels").and_then(|embedder| {
                 let read = |(at, input): (usize, &TextInput)| match &input.pair {
@@ -179,10 +184,10 @@ pub fn reply(
                 queue_us,
             })
         }
-        Shape::Answer(lang) => {
+        Shape::Answer { text, lang } => {
             let vector = outputs.first().map(Vec::as_slice).unwrap_or_default();
-            let answer =
-                model.answer(vector, lang.as_deref()).map_err(|reason| wrong_task(&reason))?;
+            let answer = model.answer(Asked { text, vector }, lang.as_deref());
+            let answer = answer.map_err(|reason| wrong_task(&reason))?;
             let given = answer.nearest.filter(|_| answer.decision == Decision::Answered);
             Reply::Answer(AnswerInfo {
                 package,

@@ -30,7 +30,7 @@ fn the_demo_assistant_finds_what_the_documentation_says() {
     };
     let assistant = pack(&recipe, |_, _| ()).unwrap().spec.assistant.unwrap();
     let calibration = &assistant.calibration;
-    println!("{:?}", assistant.thresholds);
+    println!("{:?} {:?}", assistant.blend, assistant.thresholds);
     println!("{:#?}\n{:#?}", calibration.chosen_on, calibration.measured_on);
     // Floors, set below what was measured; MiniLM knows little French.
     for (lang, recall_min, false_max) in [("en", 0.80, 0.25), ("fr", 0.50, 0.25)] {

@@ -127,7 +127,7 @@ fn a_wrong_file_of_a_package_is_named() {
         (MODEL_FILE, cut, "model.onnx is not an ONNX model"),
         (FAQ_FILE, b"{}".to_vec(), "FAQ line 1 is not an entry"),
         (FAQ_FILE, crate::fixture::faq()[1..].to_vec(), "FAQ line 1 is not an entry"),
-        (INDEX_FILE, b"SOCLEIX1".to_vec(), "index is 8 bytes long, its header says 84"),
+        (INDEX_FILE, b"SOCLEIX2".to_vec(), "index is 8 bytes long, its header says 84"),
         (GOLDEN_FILE, b"[]".to_vec(), "golden set cannot be read"),
         (SPEC_FILE, b"schema = 1".to_vec(), "reading the description `PKG/model.toml`: "),
     ];
