@@ -12,6 +12,7 @@ use crate::{
     pulse,
     sequence::Sequence,
     text_tokenizer::{TextError, TextTokenizer, TokenSequence, TokenizerError},
+    weight_form::WeightForm,
 };
 
 /// What a model package needs to make embeddings.
@@ -229,6 +230,11 @@ impl Embedder {
     /// Width of an embedding.
     pub const fn dim(&self) -> usize {
         self.encoder.dim()
+    }
+
+    /// In which form the model's weights are; none when it has no linear layer that was recognised.
+    pub const fn weight_form(&self) -> Option<WeightForm> {
+        self.encoder.weight_form()
     }
 
     /// How a question is meant: a query, where the model tells queries from passages.

@@ -30,6 +30,7 @@ use crate::{
     },
     pulse,
     sequence::Sequence,
+    weight_form::WeightForm,
 };
 
 /// Length of the sequence that is run once at load, so that a graph of the wrong shape is refused there.
@@ -186,6 +187,11 @@ impl Encoder {
     /// Whether several sequences are computed in one pass; otherwise they are computed one after another.
     pub const fn is_ragged(&self) -> bool {
         self.prepared.ragged
+    }
+
+    /// In which form its weights are; none when it has no linear layer that was recognised.
+    pub const fn weight_form(&self) -> Option<WeightForm> {
+        self.prepared.form
     }
 
     /// Width of an embedding.

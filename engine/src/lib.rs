@@ -7,7 +7,7 @@
 //! # Layout
 //! - [`package`]: a model package on disk, its `model.toml`; [`faq`], [`index`]: the files of the FAQ assistant
 //! - [`text_tokenizer`] → [`sequence`] → [`encoder`] (described by [`encoder_spec`], fed by [`graph`], pooled by
-//!   [`pooling`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean;
+//!   [`pooling`], its weights in a [`weight_form`]) → [`embedder`]; [`batcher`] groups sequences; [`head`]: what scores mean;
 //!   [`bytes_model`]: a model of a fixed shape, of which [`magika`] is one
 //! - [`assistant`]: the best entry or an abstention, by vectors ([`index`]) and words ([`lexical`]) that [`blend`] makes one
 //!   score of; [`calibrate`]: which blend, where to put the threshold, and what it costs
@@ -41,4 +41,5 @@ pub mod pooling;
 pub mod pulse;
 pub mod sequence;
 pub mod text_tokenizer;
+pub mod weight_form;
 pub mod worker;

@@ -17,6 +17,7 @@ use crate::{
     },
     sequence::Sequence,
     text_tokenizer::TokenSequence,
+    weight_form::WeightForm,
 };
 
 /// A loaded package.
@@ -200,6 +201,14 @@ impl Model {
             Parts::Text { assistant: None, .. } | Parts::Bytes(_) => {
                 Err(self.wrong_task("answers"))
             }
+        }
+    }
+
+    /// In which form its weights are; none of a model of bytes.
+    pub const fn weight_form(&self) -> Option<WeightForm> {
+        match &self.parts {
+            Parts::Text { embedder, .. } => embedder.weight_form(),
+            Parts::Bytes(_) => None,
         }
     }
 

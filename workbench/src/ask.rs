@@ -75,6 +75,16 @@ pub fn ask(
         Some(model) => json!({ "question": question, "model": model }),
         None => json!({ "question": question }),
     };
+    post(agent, url, token, &body)
+}
+
+/// What a machine's local API answers to `body`.
+pub fn post(
+    agent: &ureq::Agent,
+    url: String,
+    token: &str,
+    body: &Value,
+) -> Result<Value, AskError> {
     let failed = |source| AskError::Call { url: url.clone(), source: Box::new(source) };
     let mut answer = agent
         .post(&url)

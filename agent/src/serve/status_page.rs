@@ -82,6 +82,8 @@ fn model(model: &ModelInfo) -> Value {
         "task": model.task,
         "dim": model.dim,
         "digest": model.digest,
+        "licence": model.licence,
+        "weights": model.weights.map(|form| form.to_string()),
     })
 }
 

@@ -129,6 +129,7 @@ impl Gateway {
             prefixes: false,
             labels: Vec::new(),
             licence: "Apache-2.0".into(),
+            weights: None,
         };
         let broken = BrokenPackage { dir: "faq".into(), message: "no tokenizer.json".into() };
         WorkerInfo {

@@ -13,7 +13,8 @@
 //! - [`file`]: an ONNX file held to limits; `net`: its graph while it is rewritten; `numbers`, `blocks`, `weights`: its
 //!   constants; `shapes`: the shapes of its values; `probe`: parts of it run to see what they compute
 //! - `fused`: what a fused node computes; found by `fakes`, `tables`, `lookups`, `norms`, `gelus`, `linears`, `positions`, `attentions`,
-//!   `firsts`; `epilogues`: fused nodes joined; `ragged`: whether sequences may share a pass
+//!   `firsts`; `epilogues`: fused nodes joined; `ragged`: whether sequences may share a pass;
+//!   `forms`: what form the weights have
 //! - `step`: an operator of ours in tract's plan; `pack`: the operators; `translate`: where they are put;
 //!   [`plan`]: all of it in order
 
@@ -24,6 +25,7 @@ mod fakes;
 pub(crate) mod feeds;
 pub mod file;
 mod firsts;
+mod forms;
 mod fused;
 mod gelus;
 mod linears;

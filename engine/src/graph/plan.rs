@@ -15,7 +15,7 @@ use crate::{
         attentions, epilogues, fakes,
         feeds::{Feeds, SEGMENTS},
         file::{self, GraphError},
-        firsts,
+        firsts, forms,
         fused::Fused,
         gelus, linears, lookups,
         net::Net,
@@ -27,6 +27,7 @@ use crate::{
         translate::{Stand, framework, translate},
     },
     kernels::threads::Threads,
+    weight_form::WeightForm,
 };
 
 /// Operators of onnxruntime that have the name of another one.
@@ -41,6 +42,8 @@ pub(crate) struct Prepared {
     pub(crate) inputs: Vec<String>,
     /// Whether several sequences may stand in one pass.
     pub(crate) ragged: bool,
+    /// What form most weights have.
+    pub(crate) form: Option<WeightForm>,
     /// Buffers of the plan's steps.
     pub(crate) pool: Arc<Pool>,
 }
@@ -95,6 +98,7 @@ pub(super) fn encoder_of(
     epilogues::join_projections(&mut net);
     epilogues::absorb(&mut net, &shapes);
     let ragged = ragged::of(&net, &shapes) == Ragged::Yes;
+    let form = forms::of(&net);
     let mut inputs: Vec<String> =
         net.inputs().iter().filter(|name| net.uses(name) > 0).cloned().collect();
     if net.uses(SEGMENTS) > 0 {
@@ -107,7 +111,7 @@ pub(super) fn encoder_of(
         std::mem::take(model).into_typed()?.into_decluttered()?.into_optimized()?.into_runnable()
     };
     let plan = prepared(&mut model).map_err(GraphError::Translate)?;
-    Ok(Prepared { plan, inputs, ragged, pool })
+    Ok(Prepared { plan, inputs, ragged, form, pool })
 }
 
 /// The rewrites that look at constants only.

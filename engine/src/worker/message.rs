@@ -13,10 +13,11 @@ use crate::{
     golden::GoldenReport,
     package::Task,
     text_tokenizer::{Special, Tokens},
+    weight_form::WeightForm,
 };
 
 /// The version of this protocol. A worker answers a `Hello` of another version with its own, and the gateway decides.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// From the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -300,6 +301,8 @@ pub struct ModelInfo {
     pub labels: Vec<String>,
     /// SPDX expression.
     pub licence: String,
+    /// In which form its weights are, once it is loaded.
+    pub weights: Option<WeightForm>,
 }
 
 /// Whether a model is in memory.

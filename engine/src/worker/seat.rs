@@ -175,6 +175,11 @@ impl Seat {
             Task::Bytes => spec.bytes.as_ref().map(|head| &head.labels),
             Task::Embedding | Task::Assistant | Task::Rerank => None,
         };
+        let (state, weights) = match &*self.state() {
+            State::OnDisk => (ModelState::OnDisk, None),
+            State::Loading => (ModelState::Loading, None),
+            State::Loaded { model, .. } => (ModelState::Loaded, model.weight_form()),
+        };
         ModelInfo {
             name: spec.name.clone(),
             version: spec.version.clone(),
@@ -183,11 +188,7 @@ impl Seat {
             digest: self.package.digest,
             text_bytes_max: spec.limits.text_bytes_max,
             batch_max: spec.limits.batch_max,
-            state: match &*self.state() {
-                State::OnDisk => ModelState::OnDisk,
-                State::Loading => ModelState::Loading,
-                State::Loaded { .. } => ModelState::Loaded,
-            },
+            state,
             newest: self.newest,
             preload: self.preload,
             tokens_max: spec.tokenizer.max_tokens,
@@ -195,6 +196,7 @@ impl Seat {
             prefixes: !spec.encoder.prefixes.is_empty(),
             labels: labels.cloned().unwrap_or_default(),
             licence: spec.licence.clone(),
+            weights,
         }
     }
 

@@ -452,7 +452,7 @@ fn the_bytes_of_a_frame_are_pinned() {
     // A gateway of one release speaks to a worker of another: a change here needs another `PROTOCOL`.
     let expected = [
         "05000000a200070105",
-        "09000000a2000701a100a10002",
+        "09000000a2000701a100a10003",
         "16000000a2000701a104a400616d0162c3a902f603a2000001f6",
         "05000000a200070105",
     ];

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! [`script`] tells the story; it sets a [`stage`]: [`fleet`] (controller and agents as [`process`]es), [`broker`], [`releases`]
-//! and [`traffic`], listens through an [`eavesdropper`], looks for [`evidence`] and writes what held into the [`timeline`].
+//! and [`traffic`], listens through an [`eavesdropper`], looks for [`evidence`], measures the [`speed`] and writes what held into the [`timeline`].
 
 pub mod arguments;
 pub mod broker;
@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod process;
 pub mod releases;
 pub mod script;
+pub mod speed;
 pub mod stage;
 pub mod timeline;
 pub mod tls;

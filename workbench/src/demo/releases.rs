@@ -7,7 +7,9 @@ use std::{
 
 use engine::{
     index::{Index, IndexError},
-    package::{FAQ_FILE, GOLDEN_FILE, INDEX_FILE, MODEL_FILE, SPEC_FILE, TOKENIZER_FILE},
+    package::{
+        FAQ_FILE, GOLDEN_FILE, INDEX_FILE, MODEL_FILE, Package, SPEC_FILE, TOKENIZER_FILE,
+    },
 };
 use protocol::{digest::Digest, id::Environment, time::UnixMs};
 
@@ -32,6 +34,9 @@ pub const MODEL: &str = "it-faq";
 const FAQ_V1: &[u8] = include_bytes!("../../data/faq/faq-v1.jsonl");
 const FAQ_V2: &[u8] = include_bytes!("../../data/faq/faq-v2.jsonl");
 const CALIBRATION: &[u8] = include_bytes!("../../data/faq/calibration.jsonl");
+
+/// What a folder without a description holds.
+const UNDESCRIBED: &str = "all-MiniLM-L6-v2";
 
 /// Bytes of the pinned models' `model.onnx` that are all inside the raw data of their word embeddings, so that the file
 /// stays well formed whatever stands there.
@@ -139,7 +144,7 @@ impl Forge {
             name: MODEL.into(),
             version: label.into(),
             licence: None,
-            source: None,
+            source: (!self.model.join(SPEC_FILE).exists()).then(|| UNDESCRIBED.to_owned()),
             faq: Some(entries),
             calibration: Some(questions),
             false_answers_per_mille: 50,
@@ -148,6 +153,12 @@ impl Forge {
         };
         model::pack(&args, &self.terminal)?;
         Ok(out)
+    }
+
+    /// Where the weights of a package came from, in its own words.
+    pub fn source(&self, package: &Path) -> Result<String, ForgeError> {
+        let spec = Package::open(package).map_err(ModelError::from)?.spec;
+        Ok(format!("{}, {}", spec.source, spec.licence))
     }
 
     /// Builds the next release and signs it with two of three keys.

@@ -11,6 +11,7 @@ use crate::{
             moves_everything, running, waves_in_order,
         },
         releases::{Faq, MODEL},
+        speed,
         stage::{
             MACHINES, Stage, StepError, keep, now, publication, roll_out, set_up, start_and_wait,
         },
@@ -37,9 +38,10 @@ pub struct StoppedAt {
 type Chapter = fn(&mut Stage, &mut Timeline) -> Result<(), StepError>;
 
 /// After the set-up, in this order.
-const CHAPTERS: [(&str, Chapter); 8] = [
+const CHAPTERS: [(&str, Chapter); 9] = [
     ("release 1: waves, proof, commit", first_release),
     ("questions in French and English", ask_questions),
+    ("the model at work", model_at_work),
     ("release 2 under load: only what changed", second_release),
     ("release 3: a poisoned model", poisoned_release),
     ("release 4: an agent that crashes at start", crashing_release),
@@ -143,6 +145,33 @@ fn ask_questions(stage: &mut Stage, timeline: &mut Timeline) -> Result<(), StepE
         abstained,
         "a question that the FAQ does not cover",
     )?;
+    Ok(())
+}
+
+fn model_at_work(stage: &mut Stage, timeline: &mut Timeline) -> Result<(), StepError> {
+    let machine = &stage.machines[0];
+    let since = wait::now();
+    let speed = speed::measure(&api::local_agent(), &machine.target, MODEL)?;
+    let status = machine.status()?;
+    let models = status["worker"]["models"].as_array().into_iter().flatten();
+    let model = models.into_iter().find(|model| model["name"] == MODEL);
+    let model = model.ok_or(StepError::Lacks("worker.models of the asked model"))?;
+    let weights = model["weights"].as_str().unwrap_or("weights of no known form");
+    let source = stage.forge.source(&stage.packages[0])?;
+    let detail = format!("{source}; {weights}; {} {}", MODEL, model["version"].as_str().unwrap_or("–"));
+    let title = format!("{:.0} tokens per second on {}", speed.tokens_per_second(), machine.name);
+    timeline.happened(since, &title, &detail)?;
+    timeline.fact(
+        "model",
+        json!({
+            "name": MODEL,
+            "version": model["version"],
+            "source": source,
+            "weights": weights,
+            "tokens_per_second": speed.tokens_per_second().round(),
+            "tokens": speed.tokens,
+        }),
+    );
     Ok(())
 }
 

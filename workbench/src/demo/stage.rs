@@ -88,7 +88,7 @@ pub enum StepError {
         reason: String,
     },
     /// An answer that is not as agreed.
-    #[error("the controller's answer lacks `{0}`")]
+    #[error("an answer lacks `{0}`")]
     Lacks(&'static str),
 }
 

@@ -188,6 +188,7 @@ mod tests {
             prefixes: false,
             labels: vec![],
             licence: "Apache-2.0".into(),
+            weights: None,
         }
     }
 

@@ -169,19 +169,22 @@ fn configuration(model: &ModelInfo) -> Value {
         "max_batch_size": 0,
         "input": ports(signature::inputs(model)),
         "output": ports(signature::outputs(model)),
-        "parameters": parameters(model).map(|(key, value)| (key, json!({ "string_value": value })))
-            .into_iter().collect::<serde_json::Map<_, _>>(),
+        "parameters": parameters(model).into_iter()
+            .map(|(key, value)| (key, json!({ "string_value": value })))
+            .collect::<serde_json::Map<_, _>>(),
     })
 }
 
 /// What else there is to know of a model before asking it.
-pub fn parameters(model: &ModelInfo) -> [(String, String); 4] {
-    [
+pub fn parameters(model: &ModelInfo) -> Vec<(String, String)> {
+    let weights = model.weights.map(|form| ("weights".to_owned(), form.to_string()));
+    let always = [
         ("version".into(), model.version.clone()),
         ("package_sha256".into(), model.digest.to_string()),
         ("texts_per_request_max".into(), model.batch_max.to_string()),
         ("text_bytes_max".into(), model.text_bytes_max.to_string()),
-    ]
+    ];
+    always.into_iter().chain(weights).collect()
 }
 
 fn respond<T: Serialize>(result: Result<T, Refused>) -> Response {

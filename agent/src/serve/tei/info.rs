@@ -24,7 +24,7 @@ pub async fn info(State(context): State<Context>) -> Response {
         Ok(model) => Json(json!({
             "model_id": model.name,
             "model_sha": model.digest,
-            "model_dtype": "quantized",
+            "model_dtype": model.weights.map_or_else(|| "unknown".to_owned(), |form| form.to_string()),
             "model_type": { "embedding": { "pooling": model.pooling } },
             "max_input_length": model.tokens_max,
             "max_concurrent_requests": IN_FLIGHT_MAX,
