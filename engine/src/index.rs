@@ -288,7 +288,10 @@ mod tests {
         assert!(none.starts_with("index has no question of entry 0"), "{none}");
         let nowhere = refused(&|vectors| vectors.questions[2].0 = 2);
         assert_eq!(nowhere, "index row 2 leads to no entry");
-        assert_eq!(refused(&|vectors| vectors.answers[1] = vec![1.0]), "index row 4 has another width");
+        assert_eq!(
+            refused(&|vectors| vectors.answers[1] = vec![1.0]),
+            "index row 4 has another width"
+        );
         assert_eq!(
             refused(&|vectors| vectors.answers[0] = vec![1.0, 1.0]),
             "index row 3 is not a unit vector"

@@ -13,6 +13,7 @@ use crate::{
     faq::{self, FaqError},
     golden::{self, GoldenAnswer, GoldenError, GoldenInput, GoldenScores, GoldenSet},
     head::Activation,
+    model::{Model, ModelError},
     package::{AssistantSpec, INDEX_FILE, PackageError, SPEC_FILE, Spec, Task},
 };
 
@@ -23,7 +24,7 @@ pub struct Recipe<'a> {
     pub spec: &'a Spec,
     /// Content of `model.onnx`.
     pub onnx: &'a [u8],
-    /// Content of `tokenizer.json`.
+    /// Content of `tokenizer.json`; empty for a model of bytes.
     pub tokenizer: &'a [u8],
     /// For an assistant, its entries and how to calibrate it.
     pub faq: Option<FaqRecipe<'a>>,
@@ -45,8 +46,10 @@ pub struct FaqRecipe<'a> {
 /// Where the golden set comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum GoldenRecipe<'a> {
-    /// What the model gives for these texts now.
+    /// What the model gives for these texts now; a model of bytes takes them for files.
     Record(&'a [&'a str]),
+    /// What a model of bytes gives for these files now.
+    Files(&'a [&'a [u8]]),
     /// Content of an existing `golden.json`: the new model must agree with the old one.
     Keep(&'a [u8]),
 }
@@ -86,6 +89,17 @@ pub enum PackError {
     /// The golden set.
     #[error("making the golden set")]
     Golden(#[from] GoldenError),
+    /// A model of bytes.
+    #[error("loading what is to be packed")]
+    Model(#[source] Box<ModelError>),
+    /// Files for a model that takes texts, or questions for one that takes bytes.
+    #[error("model of task {}: {what}", format!("{task:?}").to_lowercase())]
+    Recipe {
+        /// What it does.
+        task: Task,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The description.
     #[error("describing the package")]
     Spec(#[from] PackageError),
@@ -100,6 +114,9 @@ pub enum PackError {
 /// Names what is wrong with the ingredients.
 pub fn pack(recipe: &Recipe<'_>, progress: impl FnMut(usize, usize)) -> Result<Packed, PackError> {
     let mut spec = recipe.spec.clone();
+    if spec.task == Task::Bytes {
+        return pack_bytes(recipe);
+    }
     let embedder = Embedder::load(&spec, recipe.onnx, recipe.tokenizer)?;
     let mut files = Vec::new();
     let mut assistant = None;
@@ -121,9 +138,43 @@ pub fn pack(recipe: &Recipe<'_>, progress: impl FnMut(usize, usize)) -> Result<P
             let set = record(&spec, &embedder, assistant.as_ref(), texts)?;
             serde_json::to_vec(&set).map_err(PackError::GoldenJson)?
         }
+        GoldenRecipe::Files(_) => {
+            return Err(PackError::Recipe { task: spec.task, what: "it is tried with texts" });
+        }
     };
     files.push((spec.golden.file.clone(), golden));
     files.push((SPEC_FILE.to_owned(), spec.to_toml()?.into_bytes()));
+    Ok(Packed { spec, files })
+}
+
+/// A model of bytes has no tokenizer, and its golden set is of files.
+fn pack_bytes(recipe: &Recipe<'_>) -> Result<Packed, PackError> {
+    let spec = recipe.spec.clone();
+    if recipe.faq.is_some() {
+        let what = "it answers no questions, so it takes no FAQ";
+        return Err(PackError::Recipe { task: spec.task, what });
+    }
+    let model = Model::assemble(spec.clone(), recipe.onnx, &[])
+        .map_err(|source| PackError::Model(Box::new(source)))?;
+    let record = |files: Vec<Vec<u8>>| {
+        let inputs = files.into_iter().map(GoldenInput::Bytes).collect();
+        let set = golden::expect_scores(inputs, |input| model.scores(input))?;
+        serde_json::to_vec(&set).map_err(PackError::GoldenJson)
+    };
+    let golden = match recipe.golden {
+        GoldenRecipe::Keep(json) => {
+            GoldenSet::parse(json)?;
+            json.to_vec()
+        }
+        GoldenRecipe::Record(texts) => {
+            record(texts.iter().map(|text| text.as_bytes().to_vec()).collect())?
+        }
+        GoldenRecipe::Files(files) => record(files.iter().map(|file| file.to_vec()).collect())?,
+    };
+    let files = vec![
+        (spec.golden.file.clone(), golden),
+        (SPEC_FILE.to_owned(), spec.to_toml()?.into_bytes()),
+    ];
     Ok(Packed { spec, files })
 }
 

@@ -8,27 +8,30 @@ use std::{
 use clap::{Args, Subcommand};
 use engine::{
     calibrate::Calibration,
+    magika::{self, MagikaError},
     pack::{self, FaqRecipe, GoldenRecipe, PackError, Packed, Recipe},
-    package::{FAQ_FILE, MODEL_FILE, Package, PackageError, SPEC_FILE, Spec, TOKENIZER_FILE},
+    package::{FAQ_FILE, MODEL_FILE, Package, PackageError, SPEC_FILE, Spec, TOKENIZER_FILE, Task},
 };
 use serde_json::json;
 
 use crate::{
     files::{self, Access, FileError},
-    golden_texts::GOLDEN_TEXTS,
+    golden_inputs::{GOLDEN_FILES, GOLDEN_TEXTS},
     import::command::{self as import, ImportArgs, ImportError},
     terminal::{Terminal, Unit},
 };
 
-/// Width of the embeddings of the one family packed today.
+/// Width of the embeddings of the one family that is packed without a description.
 const MINILM_DIM: u32 = 384;
+/// What lies beside the model of Magika.
+const MAGIKA_CONFIG: &str = "config.min.json";
 
 /// `socle model …`
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
     /// Make a package from an encoder and, for an assistant, an FAQ
     #[command(
-        after_help = "Example:\n  socle model pack --from ./minilm --name it-faq --version 1 --licence Apache-2.0 \\\n    --source 'all-MiniLM-L6-v2, int8' --faq faq.jsonl --calibration calibration.jsonl --out ./packages/it-faq"
+        after_help = "Example:\n  socle model pack --from ./minilm --name it-faq --version 1 --licence Apache-2.0 \\\n    --source 'all-MiniLM-L6-v2, int8' --faq faq.jsonl --calibration calibration.jsonl --out ./packages/it-faq\n  socle model pack --from ./magika --name magika --version 1 --out ./packages/magika"
     )]
     Pack(PackArgs),
     /// Make a package from a published model: safetensors, ONNX, GGUF
@@ -47,8 +50,8 @@ pub enum ModelCommand {
 /// Arguments of `socle model pack`.
 #[derive(Clone, Debug, Args)]
 pub struct PackArgs {
-    /// Folder made by `socle model import`, or one with model.onnx and tokenizer.json (BERT family, hidden states as
-    /// `last_hidden_state`)
+    /// Folder made by `socle model import`; one with model.onnx and tokenizer.json (BERT family, hidden states as
+    /// `last_hidden_state`); or one with model.onnx and config.min.json (Magika)
     #[arg(long)]
     pub from: PathBuf,
     /// Name by which applications call the model
@@ -89,6 +92,9 @@ pub enum ModelError {
     /// The ingredients.
     #[error("packing the model")]
     Pack(#[from] PackError),
+    /// Magika's description.
+    #[error("reading {MAGIKA_CONFIG}")]
+    Magika(#[from] MagikaError),
     /// A model that does not come in.
     #[error("importing the model")]
     Import(#[source] Box<ImportError>),
@@ -121,7 +127,13 @@ pub fn run(command: &ModelCommand, terminal: &Terminal) -> Result<(), ModelError
 pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> {
     files::make_new_folder(&args.out)?;
     let onnx = files::read(&args.from.join(MODEL_FILE), files::OBJECT_BYTES_MAX)?;
-    let tokenizer = files::read(&args.from.join(TOKENIZER_FILE), files::TEXT_BYTES_MAX)?;
+    let spec = spec(args)?;
+    let tokenizer = match spec.task {
+        Task::Bytes => None,
+        Task::Embedding | Task::Assistant | Task::Classification | Task::Rerank => {
+            Some(files::read(&args.from.join(TOKENIZER_FILE), files::TEXT_BYTES_MAX)?)
+        }
+    };
     let read = |path: &Option<PathBuf>| {
         path.as_deref().map(|path| files::read(path, files::TEXT_BYTES_MAX)).transpose()
     };
@@ -132,12 +144,15 @@ pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> 
         questions,
         false_answers_allowed_per_mille: args.false_answers_per_mille,
     });
-    let golden = match &kept {
-        Some(json) => GoldenRecipe::Keep(json),
-        None => GoldenRecipe::Record(&GOLDEN_TEXTS),
+    let golden = match (&kept, spec.task) {
+        (Some(json), _) => GoldenRecipe::Keep(json),
+        (None, Task::Bytes) => GoldenRecipe::Files(&GOLDEN_FILES),
+        (None, Task::Embedding | Task::Assistant | Task::Classification | Task::Rerank) => {
+            GoldenRecipe::Record(&GOLDEN_TEXTS)
+        }
     };
-    let spec = spec(args)?;
-    let recipe = Recipe { spec: &spec, onnx: &onnx, tokenizer: &tokenizer, faq, golden };
+    let given = tokenizer.as_deref().unwrap_or_default();
+    let recipe = Recipe { spec: &spec, onnx: &onnx, tokenizer: given, faq, golden };
     let bar = terminal.progress(0, Unit::Steps, "embedding the FAQ");
     let packed = pack::pack(&recipe, |done, all| {
         bar.set_length(all as u64);
@@ -146,7 +161,9 @@ pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> 
     bar.finish_and_clear();
 
     files::write(&args.out.join(MODEL_FILE), &onnx, Access::All)?;
-    files::write(&args.out.join(TOKENIZER_FILE), &tokenizer, Access::All)?;
+    if let Some(tokenizer) = tokenizer {
+        files::write(&args.out.join(TOKENIZER_FILE), &tokenizer, Access::All)?;
+    }
     if let Some(entries) = entries {
         files::write(&args.out.join(FAQ_FILE), &entries, Access::All)?;
     }
@@ -156,14 +173,17 @@ pub fn pack(args: &PackArgs, terminal: &Terminal) -> Result<Packed, ModelError> 
     Ok(packed)
 }
 
-/// What an import said of the model, or the description of the one family that comes without.
+/// What an import or Magika's makers said of the model, or the description of the one family that comes without.
 fn spec(args: &PackArgs) -> Result<Spec, ModelError> {
-    let described = args.from.join(SPEC_FILE);
+    let (described, magika) = (args.from.join(SPEC_FILE), args.from.join(MAGIKA_CONFIG));
     let mut spec = if described.exists() {
         let bytes = files::read(&described, files::TEXT_BYTES_MAX)?;
         let imported = Spec::parse(&described, &bytes)?;
         let (name, version) = (args.name.clone(), args.version.clone());
         Spec { name, version, ..imported }
+    } else if magika.exists() {
+        let config = files::read(&magika, files::TEXT_BYTES_MAX)?;
+        magika::describe(&args.name, &args.version, &config)?
     } else {
         Spec::sentence_encoder(&args.name, &args.version, MINILM_DIM)
     };

@@ -7,9 +7,7 @@ use std::{
 
 use engine::{
     index::{Index, IndexError},
-    package::{
-        FAQ_FILE, GOLDEN_FILE, INDEX_FILE, MODEL_FILE, Package, SPEC_FILE, TOKENIZER_FILE,
-    },
+    package::{FAQ_FILE, GOLDEN_FILE, INDEX_FILE, MODEL_FILE, Package, SPEC_FILE, TOKENIZER_FILE},
 };
 use protocol::{digest::Digest, id::Environment, time::UnixMs};
 

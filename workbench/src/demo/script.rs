@@ -158,7 +158,8 @@ fn model_at_work(stage: &mut Stage, timeline: &mut Timeline) -> Result<(), StepE
     let model = model.ok_or(StepError::Lacks("worker.models of the asked model"))?;
     let weights = model["weights"].as_str().unwrap_or("weights of no known form");
     let source = stage.forge.source(&stage.packages[0])?;
-    let detail = format!("{source}; {weights}; {} {}", MODEL, model["version"].as_str().unwrap_or("–"));
+    let detail =
+        format!("{source}; {weights}; {} {}", MODEL, model["version"].as_str().unwrap_or("–"));
     let title = format!("{:.0} tokens per second on {}", speed.tokens_per_second(), machine.name);
     timeline.happened(since, &title, &detail)?;
     timeline.fact(

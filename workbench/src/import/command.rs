@@ -12,7 +12,7 @@ use engine::{
 
 use crate::{
     files::{self, Access, FileError},
-    golden_texts::GOLDEN_TEXTS,
+    golden_inputs::GOLDEN_TEXTS,
     import::{
         accuracy::{self, AccuracyError},
         cut::{self, Cut, CutError},
@@ -31,8 +31,10 @@ use crate::{
 const SENTENCES: &str = include_str!("../../data/faq/sentences-50.txt");
 /// Most lines of a user's text that are compared: nearest neighbours are sought among all of them.
 const COMPARED_MAX: usize = 500;
-/// Longest sequence of a package, unless the model takes less.
+/// Longest sequence of a package, unless the model takes less or more is asked for.
 const TOKENS_MAX: usize = 512;
+/// Longest sequence of any package.
+const TOKENS_CEILING: usize = 8192;
 /// Name of the report beside the package.
 pub const REPORT_FILE: &str = "import.json";
 
@@ -102,6 +104,24 @@ pub enum ImportError {
     /// A graph that no package can describe.
     #[error("ONNX model {0}")]
     Graph(String),
+    /// A sequence that the model has no positions for.
+    #[error("model knows {most} positions, --max-tokens asks for {asked}: say {most} or less")]
+    Positions {
+        /// What was asked for.
+        asked: u32,
+        /// What it knows.
+        most: u32,
+    },
+    /// A sequence that the model does not run on.
+    #[error(
+        "model does not run on a sequence of {tokens} tokens, the longest it would be given: say a lower --max-tokens"
+    )]
+    Length {
+        /// How many.
+        tokens: u32,
+        /// Why.
+        source: Box<AccuracyError>,
+    },
     /// The comparison.
     #[error("measuring what the import cost")]
     Accuracy(#[from] AccuracyError),
@@ -143,6 +163,7 @@ pub fn import(args: &ImportArgs, terminal: &Terminal) -> Result<Report, ImportEr
     let source = steps.take("reading the model", |bar| {
         source::read(&args.from, args.tokenizer.as_deref(), bar)
     })?;
+    let spec = describe(args, &source)?;
     let cut = if languages.is_empty() {
         None
     } else {
@@ -151,7 +172,6 @@ pub fn import(args: &ImportArgs, terminal: &Terminal) -> Result<Report, ImportEr
         let cut = |bar: Bar<'_>| cut::cut(&source.tokenizer, &languages, &text, bar);
         Some(steps.take("cutting the vocabulary", cut)?)
     };
-    let spec = describe(args, &source)?;
     let turned = turn(args, source, cut.as_ref(), (&spec, &texts), &mut steps)?;
     let tokenizer = match &cut {
         Some(cut) => &cut.tokenizer,
@@ -273,7 +293,16 @@ fn turn(
             (onnx, bits, before)
         }
         SourceModel::Onnx(model) => turn_onnx(args, *model, kept, steps, |steps, onnx| {
-            run("running it as it came", steps, onnx, &spec.encoder, &original)
+            let tokens = spec.tokenizer.max_tokens;
+            // A token of a text: special ones may have no position of their own.
+            let word = original.iter().find_map(|ids| ids.get(ids.len() / 2)).copied();
+            let longest = vec![word.unwrap_or_default(); tokens as usize];
+            let tried = steps.take("trying its longest text", |bar| {
+                accuracy::vectors(onnx, &spec.encoder, (&[String::new()], &[longest]), bar)
+            });
+            tried.map_err(|source| ImportError::Length { tokens, source: Box::new(source) })?;
+            let what = "running it as it came";
+            Ok(run(what, steps, onnx, &spec.encoder, &original)?)
         })?,
     };
     let after = run("running the package", steps, &onnx, &spec.encoder, read_now)?;
@@ -289,7 +318,7 @@ fn turn_onnx(
     mut model: OnnxModel,
     kept: Option<&[u32]>,
     steps: &mut Steps<'_>,
-    run: impl FnOnce(&mut Steps<'_>, &[u8]) -> Result<Vec<Vec<f32>>, AccuracyError>,
+    run: impl FnOnce(&mut Steps<'_>, &[u8]) -> Result<Vec<Vec<f32>>, ImportError>,
 ) -> Result<Onnx, ImportError> {
     let before = run(steps, &model.encode())?;
     let (onnx, turned) = steps.take("writing the house format", |bar| {
@@ -373,7 +402,8 @@ fn describe(args: &ImportArgs, source: &Source) -> Result<Spec, ImportError> {
         }
         SourceModel::Onnx(model) => {
             let (inputs, output, dim) = interface(model)?;
-            (inputs, output, dim, Vec::new(), TOKENS_MAX)
+            let positions = model.positions(dim).unwrap_or(TOKENS_CEILING);
+            (inputs, output, dim, Vec::new(), positions)
         }
     };
     let dim = u32::try_from(dim).unwrap_or(u32::MAX);
@@ -381,10 +411,12 @@ fn describe(args: &ImportArgs, source: &Source) -> Result<Spec, ImportError> {
     spec.licence.clone_from(&args.licence);
     spec.source.clone_from(&args.source);
     let hinted = source.hints.tokens_max.unwrap_or(TOKENS_MAX).min(TOKENS_MAX).min(tokens_max);
-    spec.tokenizer.max_tokens = args
-        .max_tokens
-        .unwrap_or(u32::try_from(hinted).unwrap_or(u32::MAX))
-        .min(u32::try_from(tokens_max).unwrap_or(u32::MAX));
+    let most = u32::try_from(tokens_max).unwrap_or(u32::MAX);
+    spec.tokenizer.max_tokens = match args.max_tokens {
+        Some(asked) if asked > most => return Err(ImportError::Positions { asked, most }),
+        Some(asked) => asked,
+        None => u32::try_from(hinted).unwrap_or(u32::MAX),
+    };
     let hints = &source.hints.prefixes;
     let prefixes = Prefixes {
         query: args.query_prefix.clone().unwrap_or_else(|| hints.query.clone()),

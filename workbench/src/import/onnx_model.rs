@@ -21,6 +21,13 @@ const NODES_MAX: usize = 100_000;
 /// A constant that is looked up and has fewer rows stays as it is: positions, segments.
 const TABLE_ROWS_MIN: usize = 1024;
 
+/// What stands between a quantized table and the floats that are looked up.
+const DEQUANTIZING: [&str; 5] = ["Cast", "DequantizeLinear", "Identity", "Mul", "Sub"];
+/// What leaves ids as they are.
+const SAME_NUMBERS: [&str; 5] = ["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
+/// Most nodes that are looked at behind a value.
+const BEHIND_MAX: usize = 64;
+
 /// A model that is being turned.
 #[derive(Debug, Clone)]
 pub struct OnnxModel {
@@ -58,9 +65,19 @@ pub enum OnnxModelError {
     },
     /// No table that is looked up by `input_ids`.
     #[error(
-        "ONNX model looks up no table of floats by `input_ids` itself, so its vocabulary cannot be cut: import the safetensors, or leave `--languages` out"
+        "ONNX model looks up no constant table by `input_ids` itself, so its vocabulary cannot be cut: import the safetensors, or leave `--languages` out"
     )]
     NoWords,
+    /// A table of words that something else reads too, or with fewer bytes than its shape needs.
+    #[error(
+        "table of words `{name}` of the ONNX model {what}, so its vocabulary cannot be cut: import the safetensors, or leave `--languages` out"
+    )]
+    Words {
+        /// The constant.
+        name: String,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A table with fewer rows than the tokenizer has tokens.
     #[error(
         "table of words has {rows} rows, the tokenizer has the token number {token}: they do not belong together"
@@ -120,35 +137,95 @@ impl OnnxModel {
         outputs.collect()
     }
 
-    /// Keeps only the rows `kept` of the table that `input_ids` are looked up in.
-    pub fn cut_words(&mut self, kept: &[u32]) -> Result<(), OnnxModelError> {
-        let table = self.graph().node.iter().find_map(|node| {
-            match (node.op_type.as_str(), node.input.as_slice()) {
-                ("Gather", [table, ids]) if ids == "input_ids" => Some(table.clone()),
-                _ => None,
+    /// How many positions its tables know: the fewest rows of a table as wide as the states, `width`, that is looked up
+    /// by something else than an input; none when it has no such table.
+    pub fn positions(&self, width: usize) -> Option<usize> {
+        let tables = self.graph().node.iter().filter_map(|node| {
+            let [table, ids] = lookup(node)?;
+            if self.is_input(self.origin(ids)) {
+                return None;
             }
+            let constants = self.constants_behind(table);
+            constants.into_iter().find_map(|constant| match *constant.dims.as_slice() {
+                [rows, cols] if usize::try_from(cols) == Ok(width) => usize::try_from(rows).ok(),
+                _ => None,
+            })
         });
-        let users = |name: &str| {
-            self.graph()
-                .node
-                .iter()
-                .flat_map(|node| &node.input)
-                .filter(|input| *input == name)
-                .count()
-        };
-        let table = table.filter(|table| users(table) == 1).ok_or(OnnxModelError::NoWords)?;
-        let graph = self.graph_mut();
-        let constant = graph.initializer.iter_mut().find(|constant| constant.name == table);
-        let constant = constant.ok_or(OnnxModelError::NoWords)?;
-        let words = matrix(constant).ok_or(OnnxModelError::NoWords)?;
-        let (rows, cols) = words.shape();
+        tables.min()
+    }
+
+    /// Keeps only the rows `kept` of what is looked up by `input_ids`: a table, floats or integers with their scales.
+    pub fn cut_words(&mut self, kept: &[u32]) -> Result<(), OnnxModelError> {
+        let lookups = self.graph().node.iter().filter_map(lookup);
+        let tables = lookups.filter(|[_, ids]| self.origin(ids) == "input_ids");
+        let constants: Vec<&TensorProto> =
+            tables.flat_map(|[table, _]| self.constants_behind(table)).collect();
+        let rows = constants.iter().filter(|constant| constant.dims.len() == 2);
+        let rows = rows.filter_map(|constant| constant.dims.first().copied()).max();
+        let rows = rows.ok_or(OnnxModelError::NoWords)?;
+        let by_row: HashSet<String> = constants
+            .into_iter()
+            .filter(|constant| constant.dims.first() == Some(&rows))
+            .map(|constant| constant.name.clone())
+            .collect();
+        let rows = usize::try_from(rows).unwrap_or_default();
         if let Some(token) = kept.iter().find(|token| **token as usize >= rows) {
             return Err(OnnxModelError::Rows { rows, token: *token });
         }
-        let words = words.select(kept).values();
-        let data = words.iter().flat_map(|value| value.to_le_bytes()).collect();
-        *constant = tensor(&table, DataType::Float, &[kept.len(), cols], data);
+        let graph = self.graph_mut();
+        for name in &by_row {
+            let read = graph.node.iter().flat_map(|node| &node.input);
+            let returned = graph.output.iter().map(|output| &output.name);
+            if read.chain(returned).filter(|read| *read == name).count() != 1 {
+                let what = "is read in several places";
+                return Err(OnnxModelError::Words { name: name.clone(), what });
+            }
+        }
+        for constant in graph.initializer.iter_mut().filter(|one| by_row.contains(&one.name)) {
+            keep_rows(constant, rows, kept)?;
+        }
         Ok(())
+    }
+
+    /// The constants that `value` is computed from by dequantizing alone.
+    fn constants_behind(&self, value: &str) -> Vec<&TensorProto> {
+        let (mut found, mut open) = (Vec::new(), vec![value]);
+        // A graph without circles ends; one with them is cut off.
+        for _ in 0..BEHIND_MAX {
+            let Some(value) = open.pop() else { break };
+            if let Some(constant) = self.graph().initializer.iter().find(|one| one.name == value) {
+                found.push(constant);
+            } else if let Some(node) = self.maker(value)
+                && DEQUANTIZING.contains(&node.op_type.as_str())
+            {
+                open.extend(node.input.iter().map(String::as_str));
+            }
+        }
+        found
+    }
+
+    /// What `value` is before it was converted or given another shape.
+    fn origin<'m>(&'m self, mut value: &'m str) -> &'m str {
+        for _ in 0..BEHIND_MAX {
+            match self.maker(value) {
+                Some(node) if SAME_NUMBERS.contains(&node.op_type.as_str()) => {
+                    match node.input.first() {
+                        Some(input) => value = input,
+                        None => break,
+                    }
+                }
+                Some(_) | None => break,
+            }
+        }
+        value
+    }
+
+    fn maker(&self, value: &str) -> Option<&NodeProto> {
+        self.graph().node.iter().find(|node| node.output.iter().any(|output| output == value))
+    }
+
+    fn is_input(&self, value: &str) -> bool {
+        self.graph().input.iter().any(|input| input.name == value)
     }
 
     /// Turns linear layers and tables that are floats into `format`. `progress` is called with (done, all) over the nodes.
@@ -289,6 +366,36 @@ fn turn_node(
         }
         _ => None,
     }
+}
+
+/// Table and ids of a node that looks up rows.
+fn lookup(node: &NodeProto) -> Option<[&str; 2]> {
+    let rows = node.attribute.iter().all(|attribute| attribute.name != "axis" || attribute.i == 0);
+    match node.input.as_slice() {
+        [table, ids] if node.op_type == "Gather" && rows => Some([table, ids]),
+        _ => None,
+    }
+}
+
+/// Leaves the rows `kept` of the `rows` that `constant` has.
+fn keep_rows(constant: &mut TensorProto, rows: usize, kept: &[u32]) -> Result<(), OnnxModelError> {
+    if constant.raw_data.is_empty() && !constant.float_data.is_empty() {
+        let floats = std::mem::take(&mut constant.float_data);
+        constant.raw_data = floats.iter().flat_map(|value| value.to_le_bytes()).collect();
+    }
+    let bytes = &constant.raw_data;
+    if bytes.is_empty() || !bytes.len().is_multiple_of(rows) {
+        let what = "has other bytes than its shape needs";
+        return Err(OnnxModelError::Words { name: constant.name.clone(), what });
+    }
+    let row_bytes = bytes.len() / rows;
+    let row = |id: &u32| bytes.get(*id as usize * row_bytes..(*id as usize + 1) * row_bytes);
+    let left: Vec<u8> = kept.iter().filter_map(row).flatten().copied().collect();
+    constant.raw_data = left;
+    if let Some(first) = constant.dims.first_mut() {
+        *first = i64::try_from(kept.len()).unwrap_or(i64::MAX);
+    }
+    Ok(())
 }
 
 fn write(name: &str, blocks: &Blocks, dims: &[usize]) -> Vec<TensorProto> {

@@ -229,6 +229,8 @@ fn role_of(file: &str) -> Option<Role> {
         "model.toml" => Role::Config,
         "golden.json" => Role::Golden,
         "faq.jsonl" | "index.bin" => Role::Data,
+        // What an import did and cost.
+        "import.json" => Role::Notice,
         _ if file.starts_with("licence")
             || file.starts_with("notice")
             || file.starts_with("license") =>
@@ -261,5 +263,6 @@ mod tests {
         }
         assert_eq!(role_of("model.onnx"), Some(Role::Model));
         assert_eq!(role_of("licence.txt"), Some(Role::Notice));
+        assert_eq!(role_of(crate::import::command::REPORT_FILE), Some(Role::Notice));
     }
 }

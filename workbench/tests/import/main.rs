@@ -3,4 +3,5 @@
 mod files;
 mod hostile;
 mod packages;
+mod real;
 mod vocabularies;

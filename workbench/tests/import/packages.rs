@@ -13,7 +13,9 @@ use engine::{
     pooling::cosine,
     sequence::Sequence,
 };
+use prost::Message as _;
 use tempfile::TempDir;
+use tract_onnx::pb::{ModelProto, NodeProto, TensorProto};
 use workbench::{
     import::{
         command::{self, ImportArgs},
@@ -46,7 +48,7 @@ struct Line {
     args: ImportArgs,
 }
 
-fn import(words: &[&str], out: &Path) -> Result<Report, String> {
+pub(crate) fn import(words: &[&str], out: &Path) -> Result<Report, String> {
     let named = ["import", "--name", "tiny", "--version", "1", "--out", out.to_str().unwrap()];
     let line =
         Line::try_parse_from(named.iter().chain(words)).map_err(|error| error.to_string())?;
@@ -153,6 +155,67 @@ fn a_graph_in_floats_becomes_one_in_blocks() {
     assert!(cosine(&blocks, &floats) > 0.999);
 }
 
+/// The tiny model as a graph in floats.
+fn graph(folder: &Path) -> std::path::PathBuf {
+    let out = folder.join("floats");
+    import(&["--from", folder.to_str().unwrap(), "--format", "f32"], &out).unwrap();
+    out
+}
+
+#[test]
+fn a_graph_comes_in_with_fewer_words() {
+    let folder = folder();
+    let (from, text) = (graph(folder.path()), text(folder.path()));
+    let words = ["--from", from.to_str().unwrap(), "--languages", "fr,en", "--text", &text];
+    let out = folder.path().join("cut");
+    let report = import(&[&words[..], &["--format", "q4"]].concat(), &out).unwrap();
+    assert_eq!(report.vocabulary.as_ref().unwrap().tokens_kept, 37);
+    assert!(report.whole.mean_cosine > 0.99, "{report:?}");
+    let package = Package::open(&out).unwrap();
+    assert_eq!(package.spec.tokenizer.max_tokens, 16, "it knows no more positions");
+    Model::load(&package).unwrap();
+}
+
+#[test]
+fn a_graph_is_given_no_longer_texts_than_it_runs_on() {
+    let folder = folder();
+    let from = graph(folder.path());
+    let words = ["--from", from.to_str().unwrap(), "--max-tokens"];
+    let import_of = |tokens: &str, out: &str| {
+        import(&[&words[..], &[tokens]].concat(), &folder.path().join(out))
+    };
+    let expected = "model knows 16 positions, --max-tokens asks for 17: say 16 or less";
+    assert_eq!(import_of("17", "too-long").unwrap_err(), expected);
+    import_of("16", "all").unwrap();
+
+    // As RoBERTa has it: the first token has the position 2.
+    let mut model = ModelProto::decode(&*fs::read(from.join(MODEL_FILE)).unwrap()).unwrap();
+    let graph = model.graph.as_mut().unwrap();
+    let two = TensorProto {
+        name: "two".into(),
+        data_type: 7,
+        raw_data: 2_i64.to_le_bytes().to_vec(),
+        ..TensorProto::default()
+    };
+    graph.initializer.push(two);
+    let looked_up = |node: &NodeProto| node.input.first().is_some_and(|name| name == "positions");
+    let at = graph.node.iter().position(looked_up).unwrap();
+    graph.node[at].input[1] = "later".into();
+    let later = NodeProto {
+        op_type: "Add".into(),
+        name: "later".into(),
+        input: vec!["places".into(), "two".into()],
+        output: vec!["later".into()],
+        ..NodeProto::default()
+    };
+    graph.node.insert(at, later);
+    put(&from.join(MODEL_FILE), &model.encode_to_vec());
+    let refused = import_of("16", "later-16").unwrap_err();
+    let expected = "model does not run on a sequence of 16 tokens, the longest it would be given";
+    assert!(refused.starts_with(expected), "{refused}");
+    import_of("14", "later-14").unwrap();
+}
+
 #[test]
 fn what_cannot_come_in_is_refused_with_a_reason() {
     let folder = folder();
@@ -165,7 +228,7 @@ fn what_cannot_come_in_is_refused_with_a_reason() {
     let few = folder.path().join("few.txt");
     put(&few, b"one line");
     let file = folder.path().join("model.bin");
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["--from", empty.path().to_str().unwrap()], "save the model as safetensors"),
         (
             &["--from", &from, "--languages", "tlh", "--text", &text],
@@ -181,6 +244,7 @@ fn what_cannot_come_in_is_refused_with_a_reason() {
             "token number 4 is another one",
         ),
         (&["--from", &from, "--compare", few.to_str().unwrap()], "give at least 2"),
+        (&["--from", &from, "--max-tokens", "17"], "model knows 16 positions"),
     ];
     for (at, (words, expected)) in cases.into_iter().enumerate() {
         let refusal = import(words, &folder.path().join(format!("refused-{at}"))).unwrap_err();
