@@ -71,7 +71,8 @@ fn what_runs_is_told_to_people_probes_and_prometheus() {
     let status = gateway.get("/v1/status").json();
     assert_eq!((&status["mode"], &status["slot"]), (&json!("single"), &json!("a")));
     assert_eq!(status["worker"]["models"][0]["name"], MODEL);
-    assert_eq!(status["worker"]["models"][0]["weights"], "Q8 blocks of 32");
+    let weights = status["worker"]["models"][0]["weights"].as_str().unwrap();
+    assert!(weights.starts_with("Q8 blocks of "), "{status}");
     assert!(status["adapter"].as_str().unwrap().starts_with("cpu"), "{status}");
     gateway.post("/v1/ask", &json!({"question": "VPN?"}));
     let metrics = gateway.get("/metrics");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod demo_faq;
+mod dequantized;
 mod embeddings;
 mod families;
 mod fixture;

