@@ -280,7 +280,7 @@ pub(crate) enum BenchWhat {
 /// How we are measured beside peers.
 #[derive(Args, Debug)]
 pub(crate) struct BenchPeers {
-    /// More options for the benchmark, such as --threads, --only, --by cpu (engine) or --seconds, --share, --skip (serve)
+    /// More options for the benchmark, such as --threads, --only, --by cpu (engine) or --seconds, --only, --skip, --ways, --share (serve)
     #[arg(last = true, value_name = "OPTION")]
     pub(crate) more: Vec<OsString>,
 }
@@ -306,8 +306,21 @@ pub(crate) struct BenchUpdate {
 pub(crate) enum Peer {
     /// onnxruntime on the same model file: the embeddings must be the same
     Embeddings(Embeddings),
-    /// Unmodified clients from the package index: tritonclient, kserve, openai, huggingface_hub, cohere, mlflow
-    Clients(Embeddings),
+    /// Unmodified clients from the package index: tritonclient, kserve, openai, huggingface_hub, cohere, mlflow; then the
+    /// same requests to the agent and to Triton, whose differences must be those that are written down
+    Clients(Clients),
+}
+
+/// What clients ask.
+#[derive(Args, Debug)]
+pub(crate) struct Clients {
+    #[command(flatten)]
+    pub(crate) model: Model,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Only writes the list of differences to Triton into docs/guides/triton.md
+    #[arg(long)]
+    pub(crate) write: bool,
 }
 
 /// What is compared.

@@ -11,17 +11,14 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
-use crate::venv::{self, Digests, Environment};
+use crate::venv::{self, Environment};
 use crate::{demo, say, shell};
 
 /// The peers' programs and the list of known differences.
 const PEERS: &str = "fleet-tests/peers";
 /// python-tuf.
-const PYTHON_TUF: Environment = Environment {
-    name: "python-tuf",
-    requirements: "fleet-tests/peers/python/requirements.txt",
-    digests: Digests::Required,
-};
+const PYTHON_TUF: Environment =
+    Environment { name: "python-tuf", requirements: "fleet-tests/peers/python/requirements.txt" };
 /// Repositories that CI compares on; every kind twice.
 const CASES_QUICK: u64 = 172;
 const SEED_QUICK: u64 = 1;

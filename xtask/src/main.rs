@@ -169,9 +169,12 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
             let model = options.model.model.as_deref();
             on_agent(machine, &options.target, model, |agent, _| bench::run(machine, agent, plan))
         }
+        Command::Peer(Peer::Clients(options)) if options.write => clients::write(machine),
         Command::Peer(Peer::Clients(options)) => {
             let model = options.model.model.as_deref();
-            on_agent(machine, &options.target, model, |agent, _| clients::run(machine, agent))
+            on_agent(machine, &options.target, model, |agent, folder| {
+                clients::run(machine, agent, folder)
+            })
         }
         Command::Peer(Peer::Embeddings(options)) => {
             let model = options.model.model.as_deref();

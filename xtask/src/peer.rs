@@ -10,15 +10,12 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::http::Agent;
 use crate::machine::{Machine, Output};
-use crate::venv::{self, Digests, Environment};
+use crate::venv::{self, Environment};
 use crate::{say, shell};
 
 /// Without what onnxruntime's tooling and the tokenizer's Hub client would need besides.
-const PEER: Environment = Environment {
-    name: "embeddings",
-    requirements: "xtask/peers/requirements.txt",
-    digests: Digests::None,
-};
+const PEER: Environment =
+    Environment { name: "embeddings", requirements: "xtask/peers/requirements.txt" };
 
 const SCRIPT: &str = "xtask/peers/embeddings.py";
 

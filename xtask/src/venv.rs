@@ -13,25 +13,15 @@ use crate::{cache, pip, say, shell};
 pub(crate) struct Environment {
     /// Its folder under `peers/` in the cache.
     pub(crate) name: &'static str,
-    /// `requirements.txt`, from the root of the checkout: every package with its version, those that others need too.
+    /// `requirements.txt`, from the root of the checkout: every package with its version and the
+    /// digests of its wheels, those that others need too. What has no digest or another one is refused.
     pub(crate) requirements: &'static str,
-    /// Whether the file has the digest of every wheel.
-    pub(crate) digests: Digests,
-}
-
-/// Whether digests are required.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Digests {
-    /// What has none or another one is refused.
-    Required,
-    /// Versions alone are pinned: for programs that we only measure against.
-    None,
 }
 
 /// The Python of an environment: as it is if it was made of these very requirements, else made anew, aside, and renamed
 /// when whole. Its programs are reached through its Python, so that its place does not matter.
 pub(crate) fn python(machine: &Machine, environment: Environment) -> Result<PathBuf, Failure> {
-    let Environment { name, requirements, digests } = environment;
+    let Environment { name, requirements } = environment;
     let pins = machine.root.join(requirements);
     let wanted = fs::read_to_string(&pins)
         .map_err(|error| Failure::new(format!("reading `{requirements}`")).because(error))?;
@@ -55,13 +45,7 @@ pub(crate) fn python(machine: &Machine, environment: Environment) -> Result<Path
     shell::run(venv.args(["-m", "venv", "--clear"]).arg(&whole).stdout(std::io::stderr()))?;
     let mut install = machine.command(&whole.join("bin/python"));
     install.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]);
-    install.args(["--disable-pip-version-check", "--no-input"]);
-    match digests {
-        Digests::Required => {
-            install.arg("--require-hashes");
-        }
-        Digests::None => {}
-    }
+    install.args(["--require-hashes", "--disable-pip-version-check", "--no-input"]);
     install.arg("--requirement").arg(&pins);
     shell::run(install.stdin(Stdio::null()).stdout(std::io::stderr())).map_err(|failure| {
         failure.next("check that pip reaches a package index (`pip config list`), then repeat")

@@ -89,11 +89,22 @@ impl Context {
     /// # Errors
     /// There is none, or no worker.
     pub async fn model(&self, name: &str) -> Result<ModelInfo, Refused> {
-        let models = self.models().await?;
         let named = |model: &&ModelInfo| match name.split_once('@') {
             Some((name, version)) => model.name == name && model.version == version,
             None => model.name == name && model.newest,
         };
+        // Nearly always; the list as a whole would be copied otherwise.
+        let known = self.status.look(|snapshot| match &snapshot.worker {
+            WorkerHealth::Ready { models, .. } => models.iter().find(named).cloned(),
+            WorkerHealth::Absent { .. } | WorkerHealth::Starting | WorkerHealth::Down { .. } => {
+                None
+            }
+        });
+        if let Some(model) = known {
+            trail::asks(&model.name);
+            return Ok(model);
+        }
+        let models = self.models().await?;
         match models.iter().find(named) {
             Some(model) => {
                 trail::asks(&model.name);

@@ -52,7 +52,7 @@ enum Expected {
 #[derive(Clone, Debug)]
 struct Greeted {
     connection: Arc<Connection>,
-    info: WorkerInfo,
+    info: Arc<WorkerInfo>,
 }
 
 impl WorkerClient {
@@ -77,7 +77,7 @@ impl WorkerClient {
     /// # Errors
     /// It cannot be reached.
     pub async fn greeting(&self, within: Duration) -> Result<WorkerInfo, CallError> {
-        limited(within, async { Ok(self.connected().await?.info) }).await
+        limited(within, async { Ok(self.connected().await?.info.as_ref().clone()) }).await
     }
 
     /// Who the worker is now.
@@ -388,7 +388,7 @@ impl WorkerClient {
                     time::sleep(RECONNECT_PAUSE).await;
                 }
                 Expected::Only(_) | Expected::Any => {
-                    return Ok(Greeted { connection: Arc::new(connection), info });
+                    return Ok(Greeted { connection: Arc::new(connection), info: Arc::new(info) });
                 }
             }
         }

@@ -15,7 +15,7 @@ use engine::worker::{
     message::{Call, Reply, Request, Response},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -25,6 +25,9 @@ use tokio::{
 };
 
 use crate::worker::call_error::CallError;
+
+/// How much is read at once: several responses that came together.
+const READ_BYTES: usize = 64 * 1024;
 
 /// An open connection. Dropping it closes it; whoever still waits is told that it is lost.
 #[derive(Debug)]
@@ -144,7 +147,8 @@ impl Drop for Place<'_> {
 }
 
 /// Until the worker closes the connection or says something that is no response.
-async fn read_responses(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
+async fn read_responses(read: OwnedReadHalf, waiting: Arc<Waiting>) {
+    let mut read = BufReader::with_capacity(READ_BYTES, read);
     loop {
         match read_response(&mut read).await {
             Ok(Response { id, reply }) => {
@@ -164,7 +168,7 @@ async fn read_responses(mut read: OwnedReadHalf, waiting: Arc<Waiting>) {
     }
 }
 
-async fn read_response(read: &mut OwnedReadHalf) -> io::Result<Response> {
+async fn read_response(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Response> {
     let mut header = [0; HEADER_BYTES];
     read.read_exact(&mut header).await?;
     let length = frame::body_len(header).map_err(io::Error::other)?;

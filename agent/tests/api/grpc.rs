@@ -178,6 +178,11 @@ fn what_is_served_is_told_over_grpc_too() {
         assert!(ready.ready);
         let ready: ReadyResponse = client.call("ModelReady", asked()).await.unwrap();
         assert!(ready.ready);
+        for (name, version) in [("gpt", ""), (MODEL, "99")] {
+            let unknown = ModelRequest { name: name.into(), version: version.into() };
+            let ready: ReadyResponse = client.call("ModelReady", unknown).await.unwrap();
+            assert!(!ready.ready, "{name} {version}");
+        }
         let server: ServerMetadataResponse = client.call("ServerMetadata", Empty {}).await.unwrap();
         assert!(server.extensions.contains(&"statistics".to_owned()), "{server:?}");
         let metadata: ModelMetadataResponse = client.call("ModelMetadata", asked()).await.unwrap();

@@ -5,13 +5,14 @@ use std::{io, os::unix::net::UnixStream, path::Path, time::Duration};
 use crate::worker::{
     frame::{self, FrameError},
     message::{Call, Failure, Reply, Request, Response},
-    wire::{self, WireError},
+    wire::{self, Frames, WireError},
 };
 
 /// A connection to a worker.
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    responses: Frames,
     wait: Duration,
     last_id: u64,
 }
@@ -51,7 +52,8 @@ impl Client {
     /// Nothing listens there.
     pub fn connect(path: &Path, wait: Duration) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).map_err(ClientError::Connect)?;
-        Ok(Self { stream, wait, last_id: 0 })
+        let responses = Frames::new(stream.try_clone().map_err(ClientError::Connect)?);
+        Ok(Self { stream, responses, wait, last_id: 0 })
     }
 
     /// The reply to `call`; [`Reply::Failed`] becomes an error.
@@ -66,7 +68,7 @@ impl Client {
             // said is the better reason, and is still there to be read.
             return Err(self.refusal().unwrap_or_else(|| error.into()));
         }
-        let body = wire::read_body(&mut self.stream, Some(self.wait))?.ok_or(ClientError::Ended)?;
+        let body = self.responses.next(Some(self.wait))?.ok_or(ClientError::Ended)?;
         let response: Response = frame::decode(&body)?;
         if let Reply::Failed(failure) = response.reply {
             return Err(ClientError::Failed(failure));
@@ -80,7 +82,7 @@ impl Client {
 
     /// What the worker said before it hung up, if it said anything.
     fn refusal(&mut self) -> Option<ClientError> {
-        let body = wire::read_body(&mut self.stream, Some(self.wait)).ok()??;
+        let body = self.responses.next(Some(self.wait)).ok()??;
         let Reply::Failed(failure) = frame::decode::<Response>(&body).ok()?.reply else {
             return None;
         };

@@ -1,34 +1,33 @@
-//! One connection: a thread that reads requests, and one that writes responses, so that a client that is slow to read
-//! its responses holds up nobody else.
+//! One connection: a thread that reads requests. Responses go out by [`crate::worker::outbox`].
 
 use std::{
     io,
     net::Shutdown,
     os::unix::net::UnixStream,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use crate::{
     cause::chain,
     worker::{
-        frame,
+        frame::{self, FrameError},
         message::{Call, Failure, FailureKind, Reply, Request, Response},
-        wire::{self, WireError},
+        outbox::Outbox,
+        wire::{Frames, WireError},
     },
 };
-
-/// Most responses that wait to be written; a client that lets more come is hung up on.
-const RESPONSES_MAX: usize = 2_048;
 
 /// Where the responses of a connection go.
 #[derive(Debug, Clone)]
 pub struct Responder {
-    responses: SyncSender<Response>,
-    stream: Arc<UnixStream>,
+    open: Arc<Open>,
+}
+
+/// While it lives, somebody may respond.
+#[derive(Debug)]
+struct Open {
+    outbox: Arc<Outbox>,
 }
 
 /// A request as it came.
@@ -52,16 +51,16 @@ pub struct Connection {
 impl Responder {
     /// Gives `reply` to the request `id`. Never waits.
     pub fn send(&self, id: u64, reply: Reply) {
-        match self.responses.try_send(Response { id, reply }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                tracing::warn!("a client does not read its responses; hanging up");
-                close(&self.stream, Shutdown::Both);
-            }
-            Err(TrySendError::Disconnected(_)) => {
-                tracing::debug!("client went away before its response");
-            }
+        match encoded(Response { id, reply }) {
+            Ok(frame) => self.open.outbox.send(frame),
+            Err(reason) => tracing::error!(reason = chain(&reason), "a response cannot be written"),
         }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.outbox.close();
     }
 }
 
@@ -77,11 +76,11 @@ impl Connection {
         take: impl FnMut(Incoming, &Responder) + Send + 'static,
         over: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let (reader, writer) = (stream.try_clone()?, stream.try_clone()?);
-        let (responses, to_write) = sync_channel(RESPONSES_MAX);
-        let responder = Responder { responses, stream: Arc::new(stream.try_clone()?) };
+        let reader = Frames::new(stream.try_clone()?);
+        let outbox = Arc::new(Outbox::new(stream.try_clone()?)?);
+        let responder = Responder { open: Arc::new(Open { outbox: Arc::clone(&outbox) }) };
         let writer = thread::Builder::new().name(format!("writer-{id}")).spawn(move || {
-            write_all(writer, &to_write);
+            outbox.write_what_waits();
             over();
         })?;
         // When this fails, its responder is dropped and the writer ends.
@@ -101,12 +100,12 @@ impl Connection {
 }
 
 fn read_all(
-    mut stream: UnixStream,
+    mut requests: Frames,
     responder: Responder,
     mut take: impl FnMut(Incoming, &Responder),
 ) {
     loop {
-        match read(&mut stream) {
+        match read(&mut requests) {
             Ok(Some(incoming)) => take(incoming, &responder),
             Ok(None) => return,
             Err(reason) => {
@@ -119,32 +118,19 @@ fn read_all(
     }
 }
 
-fn read(stream: &mut UnixStream) -> Result<Option<Incoming>, WireError> {
-    let Some(body) = wire::read_body(stream, None)? else { return Ok(None) };
+fn read(requests: &mut Frames) -> Result<Option<Incoming>, WireError> {
+    let Some(body) = requests.next(None)? else { return Ok(None) };
     let Request { id, call } = frame::decode(&body)?;
     Ok(Some(Incoming { id, call, bytes: body.len() }))
 }
 
-/// Until nobody can respond any more: the reader has ended, and every request is answered.
-fn write_all(mut stream: UnixStream, responses: &Receiver<Response>) {
-    for response in responses {
-        if let Err(reason) = write(&mut stream, &response) {
-            tracing::debug!(%reason, "client went away before its response");
-            break;
-        }
-    }
-    close(&stream, Shutdown::Both);
-}
-
-fn write(stream: &mut UnixStream, response: &Response) -> Result<(), WireError> {
-    match wire::write(stream, response) {
-        Err(WireError::Frame(reason)) => {
-            let message = format!("response does not fit, ask for fewer texts: {}", chain(&reason));
-            let reply = Reply::Failed(Failure::new(FailureKind::TooLarge, message));
-            wire::write(stream, &Response { id: response.id, reply })
-        }
-        written => written,
-    }
+/// A response as a frame; one that is too large becomes a refusal that says so.
+fn encoded(response: Response) -> Result<Vec<u8>, FrameError> {
+    frame::encode(&response).or_else(|reason| {
+        let message = format!("response does not fit, ask for fewer texts: {}", chain(&reason));
+        let reply = Reply::Failed(Failure::new(FailureKind::TooLarge, message));
+        frame::encode(&Response { id: response.id, reply })
+    })
 }
 
 fn close(stream: &UnixStream, how: Shutdown) {

@@ -1,8 +1,8 @@
 //! Where requests arrive: what costs nothing is answered at once, the rest goes to the threads that do it.
 //!
-//! A request for a model that is loaded: `read-quick` or, when it is large, `read-slow` makes tokens of its texts, then a
-//! lane computes them together with those of others. For one that is not: `load` loads it first. So loading one model
-//! holds up nobody who asks for another, and a large request nobody who has a short one.
+//! A request for a model that is loaded: a lane or, when it is large, `read-slow` makes tokens of its texts, then a lane
+//! computes them together with those of others. For one that is not: `load` loads it first. So loading one model holds up
+//! nobody who asks for another, and a large request nobody who has a short one.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use crate::{
         connection::{Incoming, Responder},
         hang::Watched,
         jobs::{Job, Jobs, Refused},
-        lanes::{Lanes, panicked},
+        lanes::{Lanes, Reading, panicked},
         limits::resident_bytes,
         message::{Call, Failure, FailureKind, Reply, WorkerStatistics},
         order::{NewOrder, Order},
@@ -38,7 +38,6 @@ const QUICK_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Desk {
     roster: Roster,
-    quick: Jobs,
     slow: Jobs,
     loader: Jobs,
     lanes: Lanes,
@@ -59,6 +58,17 @@ struct Held {
 struct Holding {
     held: Arc<Held>,
     bytes: u64,
+}
+
+/// Who does an errand first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Any lane: texts that are read at once.
+    Lane,
+    /// The thread for large requests.
+    Slow,
+    /// The thread that loads models.
+    Loader,
 }
 
 /// A request for a model, on its way.
@@ -85,7 +95,6 @@ impl Desk {
         let one = NonZeroUsize::MIN;
         Ok(Self {
             roster,
-            quick: Jobs::start("read-quick", one, policy.requests_max)?,
             slow: Jobs::start("read-slow", one, policy.requests_max)?,
             loader: Jobs::start("load", one, policy.requests_max)?,
             lanes: Lanes::start(lanes, policy.queue, now_us)?,
@@ -103,7 +112,7 @@ impl Desk {
     /// By what it is seen whether a thread hangs.
     pub fn watched(&self) -> Vec<Watched> {
         let mut watched = self.lanes.watched();
-        for jobs in [&self.quick, &self.slow, &self.loader] {
+        for jobs in [&self.slow, &self.loader] {
             watched.extend(jobs.watched());
         }
         watched
@@ -121,7 +130,6 @@ impl Desk {
     pub fn close(&self) {
         self.loader.close();
         self.slow.close();
-        self.quick.close();
         self.lanes.close();
     }
 
@@ -152,8 +160,8 @@ impl Desk {
         }
         let arrived_us = (self.now_us)();
         let errand = Errand { id, call, seat, arrived_us, responder: responder.clone(), holding };
-        let to = match errand.call {
-            Call::Load { .. } | Call::Golden { .. } | Call::Unload { .. } => &self.loader,
+        let by = match errand.call {
+            Call::Load { .. } | Call::Golden { .. } | Call::Unload { .. } => By::Loader,
             Call::Hello { .. }
             | Call::Embed { .. }
             | Call::Ask { .. }
@@ -165,22 +173,36 @@ impl Desk {
             | Call::Tokenize { .. }
             | Call::Decode { .. }
             | Call::Statistics => match errand.seat.model(arrived_us) {
-                None => &self.loader,
-                Some(_) if bytes > QUICK_BYTES_MAX => &self.slow,
-                Some(_) => &self.quick,
+                None => By::Loader,
+                Some(_) if bytes > QUICK_BYTES_MAX => By::Slow,
+                Some(_) => By::Lane,
             },
         };
         let (seat, responder) = (Arc::clone(&errand.seat), errand.responder.clone());
         let desk = Arc::clone(self);
-        let job = move || {
+        let reading = move || {
             let (seat, responder, id) =
                 (Arc::clone(&errand.seat), errand.responder.clone(), errand.id);
-            if catch_unwind(AssertUnwindSafe(|| desk.run(errand))).is_err() {
+            catch_unwind(AssertUnwindSafe(|| desk.run(errand))).unwrap_or_else(|_| {
                 tracing::error!("a request made its thread panic");
                 fail(&seat, &responder, id, panicked());
-            }
+                None
+            })
         };
-        let failure = match to.submit(Box::new(job)) {
+        let aside = Arc::clone(self);
+        let job = |reading: Reading| -> Job {
+            Box::new(move || {
+                if let Some(order) = reading() {
+                    aside.lanes.submit(order);
+                }
+            })
+        };
+        let taken = match by {
+            By::Lane => self.lanes.read(Box::new(reading)),
+            By::Slow => self.slow.submit(job(Box::new(reading))),
+            By::Loader => self.loader.submit(job(Box::new(reading))),
+        };
+        let failure = match taken {
             Ok(()) => return,
             Err(Refused::Full) => self.overloaded(&seat, "too many requests wait already"),
             Err(Refused::Closed) => Failure::new(FailureKind::Stopping, "worker is ending"),
@@ -197,12 +219,16 @@ impl Desk {
         }
     }
 
-    fn run(&self, errand: Errand) {
+    /// What is to be computed for the errand; none when it is answered.
+    fn run(&self, errand: Errand) -> Option<Order> {
         let Errand { id, call, seat, arrived_us, responder, holding } = errand;
         let roster = &self.roster;
-        let answer = |reply: Result<Reply, Failure>| match reply {
-            Ok(reply) => responder.send(id, reply),
-            Err(failure) => fail(&seat, &responder, id, failure),
+        let answer = |reply: Result<Reply, Failure>| {
+            match reply {
+                Ok(reply) => responder.send(id, reply),
+                Err(failure) => fail(&seat, &responder, id, failure),
+            }
+            None
         };
         match &call {
             Call::Load { .. } => {
@@ -248,13 +274,14 @@ impl Desk {
             | Call::Statistics
             | Call::Unload { .. } => {}
         }
+        let before_us = (self.now_us)();
         let Prepared { inputs, terms, shape } = match prepare::prepare(&model, call) {
             // What is no errand for a model does not come here.
-            None => return,
+            None => return None,
             Some(Err(failure)) => return answer(Err(failure)),
             Some(Ok(prepared)) => prepared,
         };
-        let ordered_us = (self.now_us)();
+        let read_us = (self.now_us)().saturating_sub(before_us);
         let finish = {
             let (seat, model) = (Arc::clone(&seat), Arc::clone(&model));
             let responder = responder.clone();
@@ -269,9 +296,8 @@ impl Desk {
                 }
             }
         };
-        let new =
-            NewOrder { seat: Arc::clone(&seat), model, inputs, terms, arrived_us, ordered_us };
-        self.lanes.submit(Order::new(new, Box::new(finish)));
+        let new = NewOrder { seat: Arc::clone(&seat), model, inputs, terms, arrived_us, read_us };
+        Some(Order::new(new, Box::new(finish)))
     }
 
     fn loaded(&self, seat: &Arc<Seat>) -> Result<Arc<Model>, Failure> {

@@ -1,7 +1,10 @@
-//! The threads that compute, and the queue they take from. What they take is decided by [`crate::worker::plan`].
+//! The threads that compute, and the queues they take from: requests whose texts are to be read, which makes orders of
+//! them, and orders. Which orders they compute together is decided by [`crate::worker::plan`].
+//!
+//! A lane that has read a request goes on to compute it, so that a lone request meets one thread.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     num::NonZeroUsize,
     ops::Range,
@@ -16,6 +19,7 @@ use crate::{
     worker::{
         crew::Crew,
         hang::Watched,
+        jobs::Refused,
         message::{Failure, FailureKind},
         order::Order,
         plan::{self, Budget, ModelKey, Plan, Policy, Ticket, Turn, Waiting},
@@ -27,10 +31,16 @@ const RETRY_MS_MAX: u64 = 30_000;
 /// Shortest.
 const RETRY_MS_MIN: u64 = 20;
 
+/// Requests that a lane reads one after the other while orders wait.
+const READ_IN_A_ROW: u32 = 32;
+
+/// Reads a request; none when that answered it already.
+pub type Reading = Box<dyn FnOnce() -> Option<Order> + Send>;
+
 /// What the queue may hold, and how it is worked off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuePolicy {
-    /// Most orders that wait.
+    /// Most orders that wait; as many requests may wait to be read.
     pub orders_max: usize,
     /// Most tokens that wait; a single order may have more while none waits.
     pub tokens_max: u64,
@@ -54,6 +64,10 @@ struct Shared {
 }
 
 struct State {
+    /// Requests that are to be read, in the order in which they came.
+    unread: VecDeque<Reading>,
+    /// Lanes that read one now.
+    reading: usize,
     waiting: Vec<Waiting>,
     orders: BTreeMap<Ticket, Arc<Order>>,
     next: Ticket,
@@ -61,6 +75,12 @@ struct State {
     /// Tokens in `waiting` that were not taken.
     tokens: u64,
     closed: bool,
+}
+
+/// What a lane does next.
+enum Next {
+    Read(Reading),
+    Compute(Batch),
 }
 
 /// What one lane computes at once.
@@ -94,6 +114,8 @@ impl Lanes {
         now_us: fn() -> u64,
     ) -> io::Result<Self> {
         let state = State {
+            unread: VecDeque::new(),
+            reading: 0,
             waiting: Vec::new(),
             orders: BTreeMap::new(),
             next: 1,
@@ -119,11 +141,29 @@ impl Lanes {
         self.crew.watched()
     }
 
-    /// Queues `order`, or fails it at once: the queue is full, or the worker is ending.
+    /// Has a lane read a request and compute the order that comes of it.
+    ///
+    /// # Errors
+    /// The queue is full, or closed.
+    pub fn read(&self, reading: Reading) -> Result<(), Refused> {
+        let mut state = self.shared.lock();
+        let most = self.shared.policy.orders_max;
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        if state.unread.len() >= most || state.waiting.len() >= most {
+            return Err(Refused::Full);
+        }
+        state.unread.push_back(reading);
+        drop(state);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    /// Queues an order that was read elsewhere, or fails it at once: the queue is full, or the worker is ending.
     pub fn submit(&self, order: Order) {
-        let order = Arc::new(order);
-        if let Err(failure) = self.shared.admit(&order) {
-            order.fail(failure);
+        if self.shared.admit_or_fail(order) {
+            self.shared.changed.notify_one();
         }
     }
 
@@ -155,11 +195,24 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Whether it was admitted.
+    fn admit_or_fail(&self, order: Order) -> bool {
+        let order = Arc::new(order);
+        match self.admit(&order) {
+            Ok(()) => true,
+            Err(failure) => {
+                order.fail(failure);
+                false
+            }
+        }
+    }
+
     fn admit(&self, order: &Arc<Order>) -> Result<(), Failure> {
         let lengths: Vec<u32> = order.inputs.iter().map(Input::tokens).collect();
         let tokens: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
         let mut state = self.lock();
-        if state.closed {
+        // What was accepted before is still read and computed.
+        if state.closed && state.reading == 0 {
             return Err(Failure::new(FailureKind::Stopping, "worker is ending"));
         }
         let full = state.waiting.len() >= self.policy.orders_max
@@ -188,8 +241,6 @@ impl Shared {
             taken: 0,
         });
         state.orders.insert(ticket, Arc::clone(order));
-        drop(state);
-        self.changed.notify_one();
         Ok(())
     }
 
@@ -201,29 +252,68 @@ impl Shared {
     }
 
     fn work(&self) {
-        while let Some(batch) = self.next() {
-            if batch.parts.is_empty() {
-                continue;
-            }
-            pulse::begin();
-            let done = catch_unwind(AssertUnwindSafe(|| self.compute(&batch)));
-            pulse::end();
-            if done.is_err() {
-                tracing::error!("computing a batch panicked");
-                for part in &batch.parts {
-                    part.order.fail(panicked());
+        let mut in_a_row = 0;
+        while let Some(next) = self.next(in_a_row) {
+            match next {
+                Next::Read(reading) => {
+                    in_a_row += 1;
+                    self.read(reading);
+                }
+                Next::Compute(batch) => {
+                    in_a_row = 0;
+                    self.compute_guarded(&batch);
                 }
             }
-            self.forget_what_is_over(&batch);
         }
     }
 
-    /// The next batch, waited for; none when there is nothing left to do. An empty one means: ask again.
-    fn next(&self) -> Option<Batch> {
+    fn read(&self, reading: Reading) {
+        pulse::begin();
+        let order = catch_unwind(AssertUnwindSafe(reading));
+        pulse::end();
+        match order {
+            // This lane looks for work next, so nobody is woken for it.
+            Ok(Some(order)) => drop(self.admit_or_fail(order)),
+            Ok(None) => {}
+            Err(_) => tracing::error!("reading a request panicked; its caller gets no response"),
+        }
+        let mut state = self.lock();
+        state.reading -= 1;
+        let closed = state.closed;
+        drop(state);
+        if closed {
+            self.changed.notify_all();
+        }
+    }
+
+    fn compute_guarded(&self, batch: &Batch) {
+        if batch.parts.is_empty() {
+            return;
+        }
+        pulse::begin();
+        let done = catch_unwind(AssertUnwindSafe(|| self.compute(batch)));
+        pulse::end();
+        if done.is_err() {
+            tracing::error!("computing a batch panicked");
+            for part in &batch.parts {
+                part.order.fail(panicked());
+            }
+        }
+        self.forget_what_is_over(batch);
+    }
+
+    /// What is to be done, waited for; none when there is nothing left to do. An empty batch means: ask again.
+    fn next(&self, read_in_a_row: u32) -> Option<Next> {
         let mut state = self.lock();
         loop {
+            // However many ask, what waits is computed.
+            let may_read = read_in_a_row < READ_IN_A_ROW || state.waiting.is_empty();
+            if may_read && let Some(reading) = state.unread.pop_front() {
+                state.reading += 1;
+                return Some(Next::Read(reading));
+            }
             let (batch, expired) = state.take((self.now_us)(), &self.policy.plan);
-            let more = !state.waiting.is_empty();
+            let more = !state.waiting.is_empty() || !state.unread.is_empty();
             if !batch.parts.is_empty() || !expired.is_empty() {
                 drop(state);
                 if more {
@@ -235,9 +325,9 @@ impl Shared {
                         "the deadline of the request passed before it was computed",
                     ));
                 }
-                return Some(batch);
+                return Some(Next::Compute(batch));
             }
-            if state.closed {
+            if state.closed && state.reading == 0 {
                 return None;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -312,11 +402,12 @@ impl State {
             if let Some(waiting) = waiting {
                 waiting.taken = take.sequences.end;
                 if waiting.taken >= waiting.lengths.len() {
-                    self.remove(take.ticket);
+                    self.orders.remove(&take.ticket);
                 }
             }
             parts.push(Part { order, inputs: take.sequences });
         }
+        self.waiting.retain(|one| one.taken < one.lengths.len());
         self.tokens = self.waiting.iter().map(Waiting::tokens).sum();
         (Batch { parts, tokens }, expired)
     }

@@ -3,7 +3,8 @@
 //! # Layout
 //! - [`message`]: what is said; [`frame`]: how it is cut into frames (pure, so an async client can use it too)
 //! - [`wire`]: frames on a blocking stream, under time-outs; [`client`]: a blocking client
-//! - [`connection`] → [`desk`] → [`prepare`] → [`order`] → [`lanes`], which compute what [`plan`] (pure) chooses
+//! - [`connection`] → [`desk`] → [`lanes`], which [`prepare`] an [`order`] and compute what [`plan`] (pure) chooses;
+//!   responses go out by [`outbox`]
 //! - [`roster`]: the models of the slot, each in its [`seat`], by [`version`], within [`memory`] (pure)
 //! - [`policy`]: how the machine is shared; [`statistics`]: what was done
 //! - [`limits`]: what the process may take; [`hang`]: what becomes of one that no longer gets on
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod memory;
 pub mod message;
 pub mod order;
+pub mod outbox;
 pub mod plan;
 pub mod policy;
 pub mod prepare;

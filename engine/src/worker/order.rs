@@ -23,7 +23,7 @@ pub struct Computed {
     pub outputs: Vec<Vec<f32>>,
     /// Tokens of each input.
     pub tokens: Vec<u32>,
-    /// From the order to the beginning of its first part.
+    /// What it waited in all before its first part was computed.
     pub queue_us: u64,
     /// All its parts together.
     pub compute_us: u64,
@@ -41,8 +41,8 @@ pub struct Order {
     pub terms: Terms,
     /// When the request came to the worker.
     pub arrived_us: u64,
-    /// When it became an order.
-    pub ordered_us: u64,
+    /// What reading its texts took.
+    pub read_us: u64,
     progress: Mutex<Progress>,
 }
 
@@ -72,21 +72,21 @@ pub struct NewOrder {
     pub terms: Terms,
     /// See [`Order::arrived_us`].
     pub arrived_us: u64,
-    /// See [`Order::ordered_us`].
-    pub ordered_us: u64,
+    /// See [`Order::read_us`].
+    pub read_us: u64,
 }
 
 impl Order {
     /// An order of which nothing is computed yet.
     pub fn new(new: NewOrder, finish: Finish) -> Self {
-        let NewOrder { seat, model, inputs, terms, arrived_us, ordered_us } = new;
+        let NewOrder { seat, model, inputs, terms, arrived_us, read_us } = new;
         let progress = Progress {
             outputs: vec![None; inputs.len()],
             begun_us: None,
             compute_us: 0,
             finish: Some(finish),
         };
-        Self { seat, model, inputs, terms, arrived_us, ordered_us, progress: Mutex::new(progress) }
+        Self { seat, model, inputs, terms, arrived_us, read_us, progress: Mutex::new(progress) }
     }
 
     /// When nobody wants it any more.
@@ -112,16 +112,17 @@ impl Order {
         }
         let Some(finish) = progress.finish.take() else { return };
         let outputs = std::mem::take(&mut progress.outputs).into_iter().flatten().collect();
-        let begun_us = progress.begun_us.unwrap_or(self.ordered_us);
+        let read_by_us = self.arrived_us.saturating_add(self.read_us);
+        let begun_us = progress.begun_us.unwrap_or(read_by_us);
         let compute_us = progress.compute_us;
         drop(progress);
         let tokens: Vec<u32> = self.inputs.iter().map(Input::tokens).collect();
-        let queue_us = begun_us.saturating_sub(self.ordered_us);
+        let queue_us = begun_us.saturating_sub(read_by_us);
         {
             let mut statistics = self.seat.statistics();
             statistics.requests += 1;
             statistics.items += tokens.len() as u64;
-            statistics.prepare_us.see(self.ordered_us.saturating_sub(self.arrived_us));
+            statistics.prepare_us.see(self.read_us);
             statistics.queue_us.see(queue_us);
         }
         finish(Ok(Computed { outputs, tokens, queue_us, compute_us }));

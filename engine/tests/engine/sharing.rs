@@ -14,7 +14,7 @@ use engine::{
             Terms, WorkerStatistics,
         },
         policy::Policy,
-        wire,
+        wire::{self, Frames},
     },
 };
 
@@ -58,8 +58,9 @@ fn requests_of_many_connections_are_computed_together_and_each_gets_its_own() {
                     let call = embed("it-faq", vec![text.clone()], Terms::default());
                     wire::write(&mut stream, &Request { id, call }).unwrap();
                 }
+                let mut responses = Frames::new(stream);
                 for _ in part {
-                    let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+                    let body = responses.next(Some(WAIT)).unwrap().unwrap();
                     let Response { id, reply } = frame::decode(&body).unwrap();
                     let Reply::Embeddings(found) = reply else { panic!("{reply:?}") };
                     let text = &part[usize::try_from(id).unwrap()];
@@ -69,7 +70,7 @@ fn requests_of_many_connections_are_computed_together_and_each_gets_its_own() {
             });
         }
     });
-    let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+    let body = Frames::new(stream).next(Some(WAIT)).unwrap().unwrap();
     let response: Response = frame::decode(&body).unwrap();
     assert!(matches!(response.reply, Reply::Embeddings(found) if found.tokens.len() == 20));
     let statistics = statistics(&worker);
@@ -101,8 +102,9 @@ fn what_comes_too_late_is_said_and_short_ones_pass_a_large_one() {
         wire::write(&mut stream, &Request { id, call }).unwrap();
     }
     let mut order = Vec::new();
+    let mut responses = Frames::new(stream);
     for _ in 0..3 {
-        let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+        let body = responses.next(Some(WAIT)).unwrap().unwrap();
         let Response { id, reply } = frame::decode(&body).unwrap();
         match (id, reply) {
             (2, Reply::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Expired),

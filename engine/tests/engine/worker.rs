@@ -27,7 +27,7 @@ use engine::{
         policy::Policy,
         roster::{Roster, SignedPackages},
         serve::{CONNECTIONS_MAX, MemoryLimit, ServeError, WorkerConfig, run},
-        wire,
+        wire::{self, Frames},
     },
 };
 use proptest::prelude::*;
@@ -114,7 +114,8 @@ fn said_to(worker: &Worker, bytes: &[u8]) -> Response {
     let mut stream = worker.stream();
     stream.write_all(bytes).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let response = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+    let mut responses = Frames::new(stream.try_clone().unwrap());
+    let response = responses.next(Some(WAIT)).unwrap().unwrap();
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "the connection is closed");
     frame::decode(&response).unwrap()
 }
@@ -228,10 +229,11 @@ fn frames_that_are_none_are_refused_and_the_worker_lives_on() {
         if expected == "pong first" {
             let mut stream = worker.stream();
             stream.write_all(bytes).unwrap();
-            let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+            let mut responses = Frames::new(stream);
+            let body = responses.next(Some(WAIT)).unwrap().unwrap();
             let pong: Response = frame::decode(&body).unwrap();
             assert_eq!(pong, Response { id: 9, reply: Reply::Pong });
-            let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+            let body = responses.next(Some(WAIT)).unwrap().unwrap();
             let refusal: Response = frame::decode(&body).unwrap();
             assert!(
                 matches!(refusal.reply, Reply::Failed(failure) if failure.kind == FailureKind::BadFrame)
@@ -273,8 +275,9 @@ fn a_full_queue_says_overloaded_and_loses_nothing() {
         wire::write(&mut stream, &Request { id, call: ask(&text) }).unwrap();
     }
     let (mut ids, mut overloaded) = (Vec::new(), 0);
+    let mut responses = Frames::new(stream);
     for _ in 0..asked {
-        let body = wire::read_body(&mut stream, Some(WAIT)).unwrap().unwrap();
+        let body = responses.next(Some(WAIT)).unwrap().unwrap();
         let response: Response = frame::decode(&body).unwrap();
         ids.push(response.id);
         if let Reply::Failed(failure) = response.reply {

@@ -17,6 +17,7 @@ class Encoder:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = ["CPUExecutionProvider"]
         self.session = onnxruntime.InferenceSession(os.environ["MODEL"], options, providers=providers)
+        self.inputs = {given.name for given in self.session.get_inputs()}
         self.tokenizer = tokenizers.Tokenizer.from_file(os.environ["TOKENIZER"])
         self.tokenizer.enable_truncation(256)
         self.tokenizer.enable_padding()
@@ -27,7 +28,7 @@ class Encoder:
         ids = numpy.array([encoding.ids for encoding in encodings], dtype=numpy.int64)
         mask = numpy.array([encoding.attention_mask for encoding in encodings], dtype=numpy.int64)
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": numpy.zeros_like(ids)}
-        hidden = self.session.run(None, feed)[0]
+        hidden = self.session.run(None, {name: feed[name] for name in self.inputs})[0]
         weights = mask[..., None].astype(numpy.float32)
         mean = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         return (mean / numpy.linalg.norm(mean, axis=1, keepdims=True)).astype(numpy.float32)

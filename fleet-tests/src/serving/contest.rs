@@ -1,6 +1,6 @@
 //! All servers on the same cores, in turn.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use engine::text_tokenizer::TextTokenizer;
@@ -16,8 +16,9 @@ use crate::{
     serving::{
         arrivals::poisson,
         load::{self, Outcome, Trial},
+        processor::Group,
         search::Search,
-        wire::Target,
+        target::{Form, Target, Tensor},
     },
 };
 
@@ -54,17 +55,35 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// A server, for the contest.
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Maker {
+    /// We.
+    Socle,
+    /// NVIDIA.
+    Triton,
+    /// Seldon.
+    #[serde(rename = "MLServer")]
+    Mlserver,
+}
+
+/// A server as it is asked in one form.
 #[derive(Debug)]
 pub struct Rival {
-    /// Its name.
+    /// What it is called.
     pub name: String,
+    /// Whose it is.
+    pub maker: Maker,
     /// Where its encoder is asked.
     pub encoder: Target,
     /// The shape of one text's tensor, as this server wants it.
-    pub shape: &'static str,
-    /// Ways to a model that does nothing: their name, where, and what is sent.
-    pub ways: Vec<(String, Target, String)>,
+    pub shape: &'static [i64],
+    /// Where its model that does nothing is asked.
+    pub identity: Target,
+    /// For what.
+    pub nothing: Tensor,
+    /// Its processes.
+    pub processes: Vec<Group>,
 }
 
 /// What was seen of a server.
@@ -72,19 +91,29 @@ pub struct Rival {
 pub struct Kept {
     /// Which.
     pub name: String,
+    /// Whose.
+    pub maker: Maker,
+    /// How it was asked.
+    pub form: Form,
     /// The highest rate that it keeps, in requests a second.
     pub rate: Option<f64>,
     /// The trials that confirm it.
     pub confirmed: Vec<Outcome>,
     /// Every trial before that.
     pub trials: Vec<(f64, Outcome)>,
+    /// Processor time of a request in the confirming trials, in milliseconds, by who spent it.
+    pub processor_ms: BTreeMap<&'static str, Vec<f64>>,
 }
 
 /// The way to a model that does nothing.
 #[derive(Clone, Debug, Serialize)]
 pub struct Way {
-    /// Of which server, by which protocol.
+    /// Of which server.
     pub name: String,
+    /// Whose.
+    pub maker: Maker,
+    /// How it was asked.
+    pub form: Form,
     /// The median of each round.
     pub p50_ms: Vec<f64>,
 }
@@ -120,7 +149,7 @@ pub fn rates(
     while runs.iter().any(|run| run.search.next().is_some()) {
         for run in &mut runs {
             let Some(rate) = run.search.next() else { continue };
-            let outcome = run.trial(rate, plan, &mut random)?;
+            let (outcome, _) = run.trial(rate, plan, &mut random)?;
             say(&line(&run.kept.name, rate, &outcome));
             run.search.saw(rate, outcome.keeps(plan.limit_ms));
             run.kept.trials.push((rate, outcome));
@@ -133,9 +162,12 @@ pub fn rates(
         for _ in 0..plan.confirmations {
             for run in runs.iter_mut().filter(|run| run.kept.confirmed.len() < plan.confirmations) {
                 let Some(rate) = run.kept.rate else { continue };
-                let outcome = run.trial(rate, plan, &mut random)?;
+                let (outcome, spent) = run.trial(rate, plan, &mut random)?;
                 say(&format!("again: {}", line(&run.kept.name, rate, &outcome)));
                 run.kept.confirmed.push(outcome);
+                for (who, ms) in spent {
+                    run.kept.processor_ms.entry(who).or_default().push(ms);
+                }
             }
         }
         for run in &mut runs {
@@ -154,32 +186,49 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(rival: &'a Rival, texts: &[Text], plan: &Plan) -> Self {
-        let body = |text: &Text| super::peers::text_body(&text.text, rival.shape);
+        let input = |text: &Text| Tensor::text(&text.text, rival.shape);
         Self {
             rival,
-            requests: texts.iter().map(|text| rival.encoder.request(&body(text))).collect(),
+            requests: texts.iter().map(|text| rival.encoder.request(&input(text))).collect(),
             search: Search::new(plan.first_rate, plan.trials),
             kept: Kept {
                 name: rival.name.clone(),
+                maker: rival.maker,
+                form: rival.encoder.form,
                 rate: None,
                 confirmed: Vec::new(),
                 trials: Vec::new(),
+                processor_ms: BTreeMap::new(),
             },
         }
     }
 
-    fn trial(&self, rate: f64, plan: &Plan, random: &mut Rng) -> anyhow::Result<Outcome> {
+    /// One trial, and the processor's milliseconds of a request by who spent them.
+    fn trial(
+        &self,
+        rate: f64,
+        plan: &Plan,
+        random: &mut Rng,
+    ) -> anyhow::Result<(Outcome, Vec<(&'static str, f64)>)> {
         let warm_up = Duration::from_secs(1);
         let length = warm_up + Duration::from_secs(u64::from(plan.seconds));
         let arrivals = poisson(rate, length, random);
-        load::run(&Trial {
-            address: &self.rival.encoder.address,
+        let own = Group::own();
+        let groups: Vec<&Group> = self.rival.processes.iter().chain([&own]).collect();
+        let before: Vec<Duration> = groups.iter().map(|group| group.spent()).collect();
+        let outcome = load::run(&Trial {
+            target: &self.rival.encoder,
             requests: &self.requests,
             arrivals: &arrivals,
             warm_up,
             connections: plan.connections,
         })
-        .with_context(|| format!("asking {}", self.rival.name))
+        .with_context(|| format!("asking {}", self.rival.name))?;
+        let spent = groups.iter().zip(before).map(|(group, before)| {
+            let took = group.spent().saturating_sub(before);
+            (group.name, took.as_secs_f64() * 1e3 / arrivals.len().max(1) as f64)
+        });
+        Ok((outcome, spent.collect()))
     }
 
     /// A rate whose trials do not hold in the middle is taken back, and tried again.
@@ -189,6 +238,7 @@ impl<'a> Run<'a> {
         if all > 0 && kept * 2 <= all {
             self.kept.rate = self.kept.rate.map(|rate| rate * BACK);
             self.kept.confirmed.clear();
+            self.kept.processor_ms.clear();
         }
     }
 }
@@ -198,14 +248,18 @@ impl<'a> Run<'a> {
 /// # Errors
 /// A server does not answer.
 pub fn ways(rivals: &[Rival], plan: &Plan) -> anyhow::Result<Vec<Way>> {
-    let all = || rivals.iter().flat_map(|rival| &rival.ways);
-    let mut ways: Vec<Way> =
-        all().map(|(name, ..)| Way { name: name.clone(), p50_ms: Vec::new() }).collect();
+    let new = |rival: &Rival| Way {
+        name: rival.name.clone(),
+        maker: rival.maker,
+        form: rival.identity.form,
+        p50_ms: Vec::new(),
+    };
+    let mut ways: Vec<Way> = rivals.iter().map(new).collect();
     for _ in 0..plan.rounds {
-        for ((name, target, body), way) in all().zip(&mut ways) {
-            let request = target.request(body);
-            let asked = load::one_by_one(&target.address, &request, plan.one_by_one);
-            way.p50_ms.push(asked.with_context(|| format!("asking {name}"))?);
+        for (rival, way) in rivals.iter().zip(&mut ways) {
+            let request = rival.identity.request(&rival.nothing);
+            let asked = load::one_by_one(&rival.identity, &request, plan.one_by_one);
+            way.p50_ms.push(asked.with_context(|| format!("asking {}", rival.name))?);
         }
     }
     Ok(ways)

@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 use crate::{
-    serving::wire::{Address, Connection},
+    serving::target::{Link, Target},
     transport::program::now,
 };
 
@@ -26,8 +26,8 @@ const BEHIND_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Trial<'a> {
     /// To whom.
-    pub address: &'a Address,
-    /// Requests; one after the other, over and over.
+    pub target: &'a Target,
+    /// Its requests; one after the other, over and over.
     pub requests: &'a [Vec<u8>],
     /// When, from the start on.
     pub arrivals: &'a [Duration],
@@ -73,16 +73,15 @@ struct Seen {
 /// The server cannot be reached at all.
 pub fn run(trial: &Trial<'_>) -> anyhow::Result<Outcome> {
     ensure!(!trial.requests.is_empty(), "no requests");
-    let open = |_| Connection::open(trial.address).context("connecting to the server");
-    let connections: Vec<Connection> =
-        (0..trial.connections).map(open).collect::<anyhow::Result<_>>()?;
+    let open = |_| Link::open(trial.target).context("connecting to the server");
+    let links: Vec<Link> = (0..trial.connections).map(open).collect::<anyhow::Result<_>>()?;
     let (next, behind) = (AtomicUsize::new(0), AtomicBool::new(false));
     let began = now();
     let all: Vec<Seen> = thread::scope(|scope| {
         let (next, behind) = (&next, &behind);
-        let threads: Vec<_> = connections
+        let threads: Vec<_> = links
             .into_iter()
-            .map(|connection| scope.spawn(move || work(trial, connection, began, next, behind)))
+            .map(|link| scope.spawn(move || work(trial, link, began, next, behind)))
             .collect();
         // A thread that panicked is a bug of ours, and shows as requests that are missing.
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
@@ -102,7 +101,7 @@ pub fn run(trial: &Trial<'_>) -> anyhow::Result<Outcome> {
 
 fn work(
     trial: &Trial<'_>,
-    mut connection: Connection,
+    mut link: Link,
     began: Instant,
     next: &AtomicUsize,
     behind: &AtomicBool,
@@ -119,7 +118,7 @@ fn work(
         } else if elapsed.saturating_sub(*due) > BEHIND_MAX {
             behind.store(true, Ordering::Relaxed);
         }
-        let answered = matches!(connection.ask(request), Ok((200, _)));
+        let answered = matches!(link.ask(request), Ok((200, _)));
         let latency = began.elapsed().saturating_sub(*due);
         if *due < trial.warm_up {
             continue;
@@ -130,8 +129,8 @@ fn work(
         }
         seen.failed += 1;
         // What broke once is not tried on; a refusal (429) leaves the connection whole.
-        match Connection::open(trial.address) {
-            Ok(fresh) => connection = fresh,
+        match Link::open(trial.target) {
+            Ok(fresh) => link = fresh,
             Err(_) => break,
         }
     }
@@ -142,12 +141,12 @@ fn work(
 ///
 /// # Errors
 /// A request failed.
-pub fn one_by_one(address: &Address, request: &[u8], count: usize) -> anyhow::Result<f64> {
-    let mut connection = Connection::open(address).context("connecting to the server")?;
+pub fn one_by_one(target: &Target, request: &[u8], count: usize) -> anyhow::Result<f64> {
+    let mut link = Link::open(target).context("connecting to the server")?;
     let mut took = Vec::with_capacity(count);
     for _ in 0..count {
         let began = now();
-        let (status, body) = connection.ask(request).context("asking the server")?;
+        let (status, body) = link.ask(request).context("asking the server")?;
         ensure!(status == 200, "answered {status}: {}", String::from_utf8_lossy(body));
         took.push(began.elapsed().as_secs_f64() * 1e3);
     }
@@ -165,13 +164,14 @@ fn quantile(sorted: &[f64], quantile: f64) -> f64 {
 mod tests {
     use std::{
         io::{Read as _, Write as _},
-        net::TcpListener,
+        net::{SocketAddr, TcpListener},
     };
 
     use super::*;
+    use crate::serving::{target::Form, wire::Address};
 
     /// A server that answers each request `pause` after it came, on any number of connections.
-    fn server(pause: Duration) -> Address {
+    fn server(pause: Duration) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
@@ -189,15 +189,20 @@ mod tests {
                 });
             }
         });
-        Address::Tcp(address)
+        at(address)
+    }
+
+    fn at(address: SocketAddr) -> Target {
+        let address = Address::Tcp(address);
+        Target { address, model: "m".to_owned(), token: None, form: Form::Json }
     }
 
     fn outcome(pause_ms: u64, every_ms: u64, count: u64, connections: usize) -> Outcome {
-        let address = server(Duration::from_millis(pause_ms));
+        let target = server(Duration::from_millis(pause_ms));
         let arrivals: Vec<_> = (0..count).map(|at| Duration::from_millis(at * every_ms)).collect();
         let requests = [b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec()];
         run(&Trial {
-            address: &address,
+            target: &target,
             requests: &requests,
             arrivals: &arrivals,
             warm_up: Duration::ZERO,
@@ -224,12 +229,12 @@ mod tests {
     #[test]
     fn a_server_that_ends_is_seen_as_failures() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
+        let target = at(listener.local_addr().unwrap());
         let closes = thread::spawn(move || drop(listener.accept()));
         let requests = [b"x".to_vec()];
         let arrivals = [Duration::ZERO; 3];
         let trial = Trial {
-            address: &address,
+            target: &target,
             requests: &requests,
             arrivals: &arrivals,
             warm_up: Duration::ZERO,

@@ -19,7 +19,11 @@ use crate::{
     crash::bench::{Programs, instant, now},
     device::{Device, Wish, factory},
     release::{PackedAgent, Recipe, build},
-    serving::wire::{Address, Target},
+    serving::{
+        processor::Group,
+        target::{Form, Target},
+        wire::Address,
+    },
     signing::FleetKeys,
     swap::{http, machine::Machine},
 };
@@ -45,19 +49,24 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// Starts it in `folder`, with `encoder` (an ONNX file) and `identity.onnx` beside it, and waits until its release is
-    /// committed.
+    /// Starts it in `folder`, with `encoder` (an ONNX file and the width of its vectors) and `identity`, each with its
+    /// tokenizer beside it, and waits until its release is committed.
     ///
     /// # Errors
     /// It does not get there; the log is named.
-    pub fn start(folder: &Path, bin_dir: &Path, encoder: &Path, dim: u32) -> anyhow::Result<Self> {
+    pub fn start(
+        folder: &Path,
+        bin_dir: &Path,
+        (encoder, dim): (&Path, u32),
+        identity: &Path,
+    ) -> anyhow::Result<Self> {
         let programs = Programs::in_folder(bin_dir)?;
         let keys = FleetKeys::new()?;
         let mut device = Device::enrol(&folder.join("state"), &keys)?;
         let factory_folder = folder.join("factory");
         factory(&factory_folder, &programs.agent)?;
         let mut files = package("encoder", encoder, dim)?;
-        files.extend(package("identity", &encoder.with_file_name("identity.onnx"), SMALL_DIM)?);
+        files.extend(package("identity", identity, SMALL_DIM)?);
         let recipe = Recipe {
             counter: 1,
             agent: PackedAgent::pack(&programs.agent)?,
@@ -75,27 +84,27 @@ impl Ours {
         Ok(Self { machine })
     }
 
-    /// Where `model` is asked over TCP.
+    /// Where `model` is asked in this form, over TCP.
     ///
     /// # Errors
     /// There is no token.
-    pub fn tcp(&self, model: &str) -> anyhow::Result<Target> {
-        let (address, headers) = match self.machine.tcp()? {
-            http::Address::Tcp(address, token) => {
-                (Address::Tcp(address), format!("Authorization: Bearer {token}\r\n"))
-            }
-            http::Address::Unix(path) => (Address::Unix(path), String::new()),
-        };
-        Ok(Target { address, path: infer(model), headers })
+    pub fn tcp(&self, model: &str, form: Form) -> anyhow::Result<Target> {
+        Ok(target(self.machine.tcp()?, model, form))
     }
 
-    /// Where `model` is asked over the Unix socket.
-    pub fn unix(&self, model: &str) -> Target {
-        let address = match self.machine.unix() {
-            http::Address::Unix(path) => Address::Unix(path),
-            http::Address::Tcp(address, _) => Address::Tcp(address),
+    /// Where `model` is asked in this form, over the Unix socket.
+    pub fn unix(&self, model: &str, form: Form) -> Target {
+        target(self.machine.unix(), model, form)
+    }
+
+    /// The processes that answer.
+    pub fn processes(&self) -> Vec<Group> {
+        let tree = self.machine.processes();
+        let of = |name| {
+            let own = tree.iter().filter(|process| process.role == name);
+            Group { name, pids: own.map(|process| process.pid).collect() }
         };
-        Target { address, path: infer(model), headers: String::new() }
+        ["gateway", "worker"].map(of).to_vec()
     }
 
     /// Has it end in order.
@@ -107,8 +116,12 @@ impl Ours {
     }
 }
 
-fn infer(model: &str) -> String {
-    format!("/v2/models/{model}/infer")
+fn target(address: http::Address, model: &str, form: Form) -> Target {
+    let (address, token) = match address {
+        http::Address::Tcp(address, token) => (Address::Tcp(address), Some(token)),
+        http::Address::Unix(path) => (Address::Unix(path), None),
+    };
+    Target { address, model: model.to_owned(), token, form }
 }
 
 fn committed(machine: &mut Machine, device: &Device, release: Digest) -> anyhow::Result<()> {

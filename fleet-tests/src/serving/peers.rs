@@ -13,8 +13,12 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    crash::bench::instant,
-    serving::wire::{Address, Connection, Target},
+    crash::{bench::instant, processes},
+    serving::{
+        processor::Group,
+        target::{Form, Link, Target, Tensor},
+        wire::Address,
+    },
 };
 
 /// Longest wait for a server to answer, or to end.
@@ -22,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
 /// `timeout` ends a server after this, should we be killed before we end it.
 const LIFE_SECONDS: &str = "7200";
+
+/// The version of Triton's models, which is a number there.
+pub const VERSION: &str = "1";
 
 /// What peers are made from.
 #[derive(Clone, Debug)]
@@ -34,8 +41,31 @@ pub struct Ground {
     pub encoder: PathBuf,
     /// Width of its embeddings.
     pub dim: u32,
+    /// The encoder's name.
+    pub model: String,
     /// How the two cores are shared out.
     pub share: Share,
+    /// What Triton is told of batches.
+    pub batches: Batches,
+}
+
+/// Who makes batches of what Triton is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batches {
+    /// Triton, of whole requests; its shapes are of one text then.
+    Triton,
+    /// Nobody: a request is a batch, as its shapes say.
+    Nobody,
+}
+
+impl Ground {
+    /// The shape of one text.
+    pub const fn shape(&self) -> &'static [i64] {
+        match self.batches {
+            Batches::Triton => &[1, 1],
+            Batches::Nobody => &[1],
+        }
+    }
 }
 
 /// Ways to use two cores.
@@ -52,7 +82,9 @@ pub enum Share {
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
-    address: SocketAddr,
+    rest: SocketAddr,
+    /// Where it listens for gRPC; none of MLServer, whose REST alone is compared.
+    grpc: Option<SocketAddr>,
     log: PathBuf,
 }
 
@@ -77,28 +109,38 @@ impl Peer {
         copy(&from, &python.join(stub))?;
         let models = folder.join("models");
         let (copies, _) = shares(ground.share);
-        let encoder = format!(
-            "max_batch_size: 32\ninput [{{ name: \"text\" data_type: TYPE_STRING dims: [1] }}]\noutput [{{ name: \"embedding\" data_type: TYPE_FP32 dims: [{}] }}]\ninstance_group [{{ count: {copies} kind: KIND_CPU }}]\ndynamic_batching {{ }}\n",
-            ground.dim
-        );
+        let dim = ground.dim;
+        let shape = match ground.batches {
+            Batches::Triton => format!(
+                "max_batch_size: 32\ndynamic_batching {{ }}\ninput [{{ name: \"text\" data_type: TYPE_STRING dims: [1] }}]\noutput [{{ name: \"embedding\" data_type: TYPE_FP32 dims: [{dim}] }}]\n"
+            ),
+            Batches::Nobody => format!(
+                "max_batch_size: 0\ninput [{{ name: \"text\" data_type: TYPE_STRING dims: [-1] }}]\noutput [{{ name: \"embedding\" data_type: TYPE_FP32 dims: [-1, {dim}] }}]\n"
+            ),
+        };
+        let encoder = format!("{shape}instance_group [{{ count: {copies} kind: KIND_CPU }}]\n");
         let identity = "max_batch_size: 0\ninput [{ name: \"numbers\" data_type: TYPE_FP32 dims: [-1] }]\noutput [{ name: \"same\" data_type: TYPE_FP32 dims: [-1] }]\ninstance_group [{ count: 1 kind: KIND_CPU }]\n";
-        for (name, config) in [("encoder", encoder.as_str()), ("identity", identity)] {
-            let place = models.join(name).join("1");
+        let encoder_name = ground.model.as_str();
+        let all = [(encoder_name, "encoder", encoder.as_str()), ("identity", "identity", identity)];
+        for (name, script, config) in all {
+            let place = models.join(name).join(VERSION);
             fs::create_dir_all(&place)?;
-            copy(&ground.scripts.join(format!("triton_{name}.py")), &place.join("model.py"))?;
+            copy(&ground.scripts.join(format!("triton_{script}.py")), &place.join("model.py"))?;
             let head = format!("name: \"{name}\"\nbackend: \"python\"\n");
             put(&models.join(name).join("config.pbtxt"), &format!("{head}{config}"))?;
         }
-        let address = free()?;
+        let (rest, grpc) = (free()?, free()?);
         let mut command = guarded(&bundled.join("bin/tritonserver"));
         command
             .arg(format!("--model-repository={}", models.display()))
             .arg(format!("--backend-directory={}", backends.display()))
-            .arg(format!("--http-address={}", address.ip()))
-            .arg(format!("--http-port={}", address.port()))
-            .args(["--allow-grpc=false", "--allow-metrics=false"])
+            .arg(format!("--http-address={}", rest.ip()))
+            .arg(format!("--http-port={}", rest.port()))
+            .arg(format!("--grpc-address={}", grpc.ip()))
+            .arg(format!("--grpc-port={}", grpc.port()))
+            .arg("--allow-metrics=false")
             .env("LD_LIBRARY_PATH", site.join("nvidia_pytriton.libs"));
-        start(command, ground, &site, address, folder, "triton")
+        start(command, ground, &site, (rest, Some(grpc)), folder, "triton")
     }
 
     /// Starts MLServer in `folder`.
@@ -121,12 +163,12 @@ impl Peer {
             "parallel_workers": workers,
         });
         let models = folder.join("models");
-        for (name, class) in [("encoder", "Encoder"), ("identity", "Identity")] {
+        for (name, class) in [(ground.model.as_str(), "Encoder"), ("identity", "Identity")] {
             let mut model = serde_json::json!({
                 "name": name,
                 "implementation": format!("mlserver_models.{class}"),
             });
-            if let (true, Some(fields)) = (name == "encoder", model.as_object_mut()) {
+            if let (true, Some(fields)) = (class == "Encoder", model.as_object_mut()) {
                 fields.insert("max_batch_size".to_owned(), 32.into());
                 fields.insert("max_batch_time".to_owned(), 0.001.into());
             }
@@ -136,16 +178,27 @@ impl Peer {
         put(&models.join("settings.json"), &settings.to_string())?;
         let mut command = guarded(&ground.python);
         command.args(["-c", "from mlserver.cli import main; main()", "start"]).arg(&models);
-        start(command, ground, &site, address, folder, "mlserver")
+        start(command, ground, &site, (address, None), folder, "mlserver")
     }
 
-    /// Where `model` is asked.
-    pub fn target(&self, model: &str) -> Target {
-        Target {
-            address: Address::Tcp(self.address),
-            path: format!("/v2/models/{model}/infer"),
-            headers: String::new(),
-        }
+    /// Where `model` is asked in this form.
+    pub fn target(&self, model: &str, form: Form) -> Target {
+        let address = match form {
+            Form::Json | Form::Binary => self.rest,
+            Form::Grpc => self.grpc.unwrap_or(self.rest),
+        };
+        Target { address: Address::Tcp(address), model: model.to_owned(), token: None, form }
+    }
+
+    /// Its addresses: for REST, and for gRPC where it has that.
+    pub const fn addresses(&self) -> (SocketAddr, Option<SocketAddr>) {
+        (self.rest, self.grpc)
+    }
+
+    /// The processes that answer.
+    pub fn processes(&self) -> Vec<Group> {
+        let tree = processes::tree(self.child.id());
+        vec![Group { name: "server", pids: tree.iter().map(|process| process.pid).collect() }]
     }
 
     /// Ends it: in order, and if that takes too long by force.
@@ -168,14 +221,14 @@ impl Peer {
     }
 
     /// Waits until `request` is answered with 200.
-    fn wait(&mut self, request: &Target, body: &str) -> anyhow::Result<()> {
+    fn wait(&mut self, target: &Target, request: &[u8]) -> anyhow::Result<()> {
         let until = instant() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended with {status}");
             }
-            let asked = Connection::open(&request.address)
-                .and_then(|mut open| open.ask(&request.request(body)).map(|(status, _)| status));
+            let asked =
+                Link::open(target).and_then(|mut open| open.ask(request).map(|(status, _)| status));
             if matches!(asked, Ok(200)) {
                 return Ok(());
             }
@@ -205,7 +258,7 @@ fn start(
     mut command: Command,
     ground: &Ground,
     site: &Path,
-    address: SocketAddr,
+    (rest, grpc): (SocketAddr, Option<SocketAddr>),
     folder: &Path,
     name: &str,
 ) -> anyhow::Result<Peer> {
@@ -224,19 +277,11 @@ fn start(
         .stdout(file.try_clone()?)
         .stderr(file);
     let child = command.spawn().with_context(|| format!("starting {name}"))?;
-    let mut peer = Peer { child, address, log };
-    let encoder = peer.target("encoder");
-    let waited = peer.wait(&encoder, &text_body("ready", "[1,1]"));
+    let mut peer = Peer { child, rest, grpc, log };
+    let encoder = peer.target(&ground.model, Form::Json);
+    let waited = peer.wait(&encoder, &encoder.request(&Tensor::text("ready", ground.shape())));
     waited.with_context(|| format!("{name}; its log is {}", peer.log.display()))?;
     Ok(peer)
-}
-
-/// A request of the Open Inference Protocol for the embedding of one text.
-pub fn text_body(text: &str, shape: &str) -> String {
-    let text = serde_json::Value::from(text);
-    format!(
-        r#"{{"inputs":[{{"name":"text","datatype":"BYTES","shape":{shape},"data":[{text}]}}]}}"#
-    )
 }
 
 /// Copies and threads of each.

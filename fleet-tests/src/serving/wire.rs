@@ -23,34 +23,37 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Where requests of one kind go.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The server.
-    pub address: Address,
-    /// The path.
-    pub path: String,
-    /// More header lines, each with its line end.
-    pub headers: String,
-}
-
-impl Target {
-    /// A whole request with this body.
-    pub fn request(&self, body: &str) -> Vec<u8> {
-        format!(
-            "POST {} HTTP/1.1\r\nHost: localhost\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.path,
-            self.headers,
-            body.len()
-        )
-        .into_bytes()
-    }
-}
-
+/// An open stream.
 #[derive(Debug)]
-enum Stream {
+pub enum Stream {
+    /// Over TCP.
     Tcp(TcpStream),
+    /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// Connects; every read and write waits a bounded time.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn open(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, WAIT)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(WAIT))?;
+                stream.set_write_timeout(Some(WAIT))?;
+                Ok(Self::Tcp(stream))
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(WAIT))?;
+                stream.set_write_timeout(Some(WAIT))?;
+                Ok(Self::Unix(stream))
+            }
+        }
+    }
 }
 
 /// An open connection.
@@ -66,22 +69,7 @@ impl Connection {
     /// # Errors
     /// Nobody listens.
     pub fn open(address: &Address) -> io::Result<Self> {
-        let stream = match address {
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, WAIT)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(WAIT))?;
-                stream.set_write_timeout(Some(WAIT))?;
-                Stream::Tcp(stream)
-            }
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(Some(WAIT))?;
-                stream.set_write_timeout(Some(WAIT))?;
-                Stream::Unix(stream)
-            }
-        };
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream: Stream::open(address)?, buffer: Vec::new() })
     }
 
     /// Sends a request and reads its whole answer: status and body.
@@ -187,11 +175,10 @@ mod tests {
             }
         });
         let mut connection = Connection::open(&address).unwrap();
-        let target = Target { address, path: "/x".to_owned(), headers: String::new() };
-        let request = target.request("{}");
+        let request = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
         let seen = answers
             .iter()
-            .map(|_| connection.ask(&request).map(|(status, body)| (status, body.to_vec())));
+            .map(|_| connection.ask(request).map(|(status, body)| (status, body.to_vec())));
         let seen = seen.collect();
         drop(connection);
         server.join().unwrap();

@@ -98,9 +98,14 @@ impl Machine {
         Address::Unix(self.runtime.join("api.sock"))
     }
 
+    /// Its processes.
+    pub fn processes(&self) -> Vec<processes::Process> {
+        processes::tree(self.child.id())
+    }
+
     /// Notes what its processes hold now.
     pub fn look_at_memory(&mut self) {
-        for process in processes::tree(self.child.id()) {
+        for process in self.processes() {
             let Some(kib) = resident_kib(process.pid) else { continue };
             let memory = self.memory.entry(process.role);
             let memory = memory.or_insert(Memory { first: kib, last: kib, most: kib });

@@ -112,9 +112,15 @@ fn server() -> ServerMetadataResponse {
     }
 }
 
+/// A model or version that is not there is not ready, and no error: clients ask so whether it is there.
 async fn model_ready(context: &Context, asked: ModelRequest) -> Result<ReadyResponse, Refused> {
-    let model = rest::versioned(context, &asked.name, &asked.version).await?;
-    Ok(ReadyResponse { ready: context.is_loaded(&model) })
+    match rest::versioned(context, &asked.name, &asked.version).await {
+        Ok(model) => Ok(ReadyResponse { ready: context.is_loaded(&model) }),
+        Err(refused) if refused.status == StatusCode::NOT_FOUND => {
+            Ok(ReadyResponse { ready: false })
+        }
+        Err(refused) => Err(refused),
+    }
 }
 
 async fn metadata(
