@@ -278,6 +278,8 @@ mod tests {
             }
             assert!(said.starts_with(PREFACE));
             answer.iter().for_each(|piece| stream.write_all(piece).unwrap());
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            while stream.read(&mut piece).is_ok_and(|count| count > 0) {}
         });
         let mut connection = Connection::open(&address, "/a/b", Some("t")).unwrap();
         let answered = connection.ask(b"hi").map(|message| message.map(<[u8]>::to_vec));
