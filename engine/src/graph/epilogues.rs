@@ -190,6 +190,29 @@ pub(super) fn absorb(net: &mut Net, shapes: &Shapes) {
     net.prune();
 }
 
+/// Makes what is left of sums of two values of the same shape ours: the embeddings of words, types and places.
+pub(super) fn take_sums(net: &mut Net, shapes: &Shapes) {
+    for at in net.places() {
+        let Some(node) = net.node(at).filter(|node| is_default(node, "Add")) else { continue };
+        let (inputs, Some(output)) = (node.input.clone(), node.output.first().cloned()) else {
+            continue;
+        };
+        let computed = inputs.iter().all(|name| net.producer(name).is_some());
+        // Operators of ours give floats, but for position ids; an Add has one type.
+        let floats = |name: &String| match net.fused(name) {
+            Some((_, fused)) => !matches!(fused, Fused::Positions(_)),
+            None => false,
+        };
+        let axes: Vec<_> = inputs.iter().map(|name| shapes.axes(name)).collect();
+        if let (true, [Some(left), Some(right)]) = (computed, axes.as_slice())
+            && left == right
+            && inputs.iter().any(floats)
+        {
+            net.put(&[at], Fused::Sum, inputs, output);
+        }
+    }
+}
+
 /// The node that alone uses the output of the linear at `at`, what it does, and what it adds.
 fn follower(net: &Net, shapes: &Shapes, at: usize) -> Option<(usize, After, Option<String>)> {
     let value = net.node(at)?.output.first()?;

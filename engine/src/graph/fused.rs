@@ -20,6 +20,8 @@ pub(super) enum Fused {
     Norm(Norm),
     /// Exact GELU. Input: the states.
     Gelu,
+    /// Sum of two inputs of the same shape.
+    Sum,
     /// Inputs: query, key and value, or one value that holds the three side by side; the segments.
     Attention(Attention),
     /// Inputs: the ids; the segments.
@@ -237,7 +239,7 @@ impl Fused {
             Self::Linear(linear) => Rule::Last { from: linear.k, to: linear.n },
             Self::Table(table) => Rule::Append(table.width),
             Self::Norm(norm) => Rule::Last { from: norm.gamma.len(), to: norm.gamma.len() },
-            Self::Gelu => Rule::Same,
+            Self::Gelu | Self::Sum => Rule::Same,
             Self::Attention(attention) => Rule::Heads(attention.heads * attention.head_dim),
             Self::Positions(positions) => Rule::Positions { batched: positions.batched },
             Self::FirstTokens => Rule::FirstTokens,
@@ -256,6 +258,7 @@ impl Fused {
             Self::Table(_) => "Table",
             Self::Norm(_) => "LayerNorm",
             Self::Gelu => "Gelu",
+            Self::Sum => "Sum",
             Self::Attention(_) => "Attention",
             Self::Positions(_) => "Positions",
             Self::FirstTokens => "FirstTokens",

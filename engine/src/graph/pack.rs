@@ -19,7 +19,7 @@ use crate::{
         embedding::BlockTable,
         gelu,
         isa::Isa,
-        layer_norm::{Norm, layer_norm},
+        layer_norm::{Norm, add, layer_norm},
         linear::{
             affine::{AffineLinear, AffineWeights, Codes, InputScale},
             block::{BlockLinear, BlockWeights},
@@ -56,6 +56,7 @@ pub(super) fn step(
         }
         Fused::Norm(norm) => Arc::new(NormStep { isa, norm }),
         Fused::Gelu => Arc::new(GeluStep { isa }),
+        Fused::Sum => Arc::new(SumStep { isa }),
         Fused::Attention(attention) => {
             let fused::Attention { heads, head_dim, scale, products } = attention;
             let attention = Attention { isa, heads, head_dim, scale, products };
@@ -232,6 +233,26 @@ impl Step for GeluStep {
         pool.floats(x.shape(), |out| {
             out.copy_from_slice(numbers);
             gelu::gelu(self.isa, out);
+            Ok(())
+        })
+    }
+}
+
+#[derive(Debug)]
+struct SumStep {
+    isa: Isa,
+}
+
+impl Step for SumStep {
+    fn run(&self, inputs: &[TValue], pool: &Pool) -> TractResult<TValue> {
+        let [left, right] = inputs else { bail!("a sum has {} inputs", inputs.len()) };
+        if left.shape() != right.shape() {
+            bail!("a sum of {:?} and {:?}", left.shape(), right.shape());
+        }
+        let (one, other) = (numbers(left)?, numbers(right)?);
+        pool.floats(left.shape(), |out| {
+            out.copy_from_slice(one);
+            add(self.isa, out, other);
             Ok(())
         })
     }

@@ -97,6 +97,7 @@ pub(super) fn encoder_of(
     epilogues::narrow_attentions(&mut net);
     epilogues::join_projections(&mut net);
     epilogues::absorb(&mut net, &shapes);
+    epilogues::take_sums(&mut net, &shapes);
     let ragged = ragged::of(&net, &shapes) == Ragged::Yes;
     let form = forms::of(&net);
     let mut inputs: Vec<String> =

@@ -134,6 +134,7 @@ fn blocks_of_eight_and_four_bits_are_as_near_as_they_can_be() {
         assert!(prepared.ragged);
         let kinds = kinds(&prepared);
         assert_eq!((kinds.get(linear), kinds.get("Table")), (Some(&8), Some(&1)), "{kinds:?}");
+        assert_eq!((kinds.get("Sum"), kinds.get("Add")), (Some(&2), None), "{kinds:?}");
         let ids = ids(3, 40);
         let apart = distance(&run(&prepared, from_ref(&ids)).1, &stock(&expected, &ids));
         println!("{bits} bits, blocks of {block}: {apart:.1e}");
