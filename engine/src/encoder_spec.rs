@@ -97,10 +97,11 @@ impl EncoderInput {
 }
 
 /// How token states become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// Their mean.
+    #[default]
     Mean,
     /// The state of the first token.
     Cls,

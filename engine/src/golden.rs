@@ -101,7 +101,6 @@ pub struct GoldenAnswer {
 
 /// What a golden run found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct GoldenReport {
     /// How many inputs were tried.
     pub cases: u32,

@@ -30,7 +30,6 @@ pub struct TokenSequence {
 
 /// A text as its tokens, for a caller that asks how it is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Tokens {
     /// Ids of the vocabulary.
     pub ids: Vec<u32>,

@@ -1,7 +1,6 @@
 //! What the link to the fleet needs of this process, and what this process shows of the link.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -29,7 +28,7 @@ use crate::{
         tally::Tally,
         vitals::{Sampler, VitalsError},
     },
-    worker::{call_error::CallError, client::WorkerClient},
+    worker::{by_release::ByRelease, call_error::CallError, client::WorkerClient},
 };
 
 /// How long each loop of the link may be silent.
@@ -135,8 +134,6 @@ async fn show(
     }
 }
 
-type Others = BTreeMap<(Slot, Digest), Arc<WorkerClient>>;
-
 /// This gateway, as the link sees it.
 struct Gateway {
     installed: Installed,
@@ -144,8 +141,8 @@ struct Gateway {
     tally: Arc<Tally>,
     worker: Option<Arc<WorkerClient>>,
     sampler: Mutex<Sampler>,
-    /// Clients of workers besides our own slot's, each for one release.
-    others: Mutex<Others>,
+    /// Workers besides our own.
+    others: ByRelease,
 }
 
 impl Gateway {
@@ -157,7 +154,7 @@ impl Gateway {
             tally: Arc::clone(&parts.tally),
             worker: parts.worker.clone(),
             sampler: Mutex::new(sampler),
-            others: Mutex::default(),
+            others: ByRelease::default(),
         })
     }
 
@@ -165,17 +162,10 @@ impl Gateway {
     /// the boot record may be older than what they read, and name the release that lay there before.
     fn worker_of(&self, slot: Slot, release: Digest) -> Arc<WorkerClient> {
         let ours = (self.installed.slot, self.installed.release) == (Some(slot), Some(release));
-        if let (Some(worker), true) = (&self.worker, ours) {
-            return Arc::clone(worker);
+        match &self.worker {
+            Some(worker) if ours => Arc::clone(worker),
+            Some(_) | None => self.others.client(self.installed.worker_socket(slot), release),
         }
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        // One release after another lies in the other slot; only the newest client is of use.
-        others.retain(|key, _| *key == (slot, release));
-        let open = || {
-            let socket = self.installed.worker_socket(slot);
-            Arc::new(WorkerClient::for_release(socket, Some(release)))
-        };
-        Arc::clone(others.entry((slot, release)).or_insert_with(open))
     }
 }
 

@@ -40,6 +40,19 @@ enum Unwell {
     NoModel,
 }
 
+/// One start of a worker. Its process id alone may have been another's before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Start {
+    pid: u32,
+    random: u64,
+}
+
+impl Start {
+    const fn of(info: &WorkerInfo) -> Self {
+        Self { pid: info.pid, random: info.start }
+    }
+}
+
 /// What is kept.
 #[derive(Debug)]
 pub struct Keeper {
@@ -59,18 +72,18 @@ pub struct Keeper {
 
 /// Keeps the worker until `stop`.
 pub async fn run(keeper: Keeper, mut stop: watch::Receiver<bool>) {
-    let mut last_pid = None;
+    let mut last = None;
     loop {
         keeper.beat.tick();
         let tended = tokio::select! {
-            tended = tend(&keeper, last_pid) => tended,
+            tended = tend(&keeper, last) => tended,
             () = stopped(&mut stop) => break,
         };
         let pause = match tended {
             Ok(info) => {
-                let pid = last_pid.replace(info.pid);
-                if pid.is_some_and(|pid| pid != info.pid) {
-                    restarted(&keeper, pid.unwrap_or(0), info.pid).await;
+                let now = Start::of(&info);
+                if let Some(before) = last.replace(now).filter(|before| *before != now) {
+                    restarted(&keeper, before.pid, now.pid).await;
                 }
                 let WorkerInfo { pid, device, models, .. } = info;
                 show(&keeper.status, WorkerHealth::Ready { pid, device, models });
@@ -93,7 +106,7 @@ pub async fn run(keeper: Keeper, mut stop: watch::Receiver<bool>) {
 
 /// One look: who is there, with every model loaded that fits. `known` is the worker that was so already: which models
 /// it holds since then is its own affair.
-async fn tend(keeper: &Keeper, known: Option<u32>) -> Result<WorkerInfo, Unwell> {
+async fn tend(keeper: &Keeper, known: Option<Start>) -> Result<WorkerInfo, Unwell> {
     let worker = &keeper.worker;
     let info = worker.hello(GREETING_MAX).await?;
     if let Some(broken) = info.broken.first() {
@@ -106,7 +119,7 @@ async fn tend(keeper: &Keeper, known: Option<u32>) -> Result<WorkerInfo, Unwell>
         info.models.iter().filter(|model| model.preload && model.state != ModelState::Loaded);
     let waiting: Vec<String> =
         waiting.map(|model| format!("{}@{}", model.name, model.version)).collect();
-    if waiting.is_empty() || known == Some(info.pid) {
+    if waiting.is_empty() || known == Some(Start::of(&info)) {
         return Ok(info);
     }
     for model in &waiting {

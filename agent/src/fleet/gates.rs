@@ -1,7 +1,5 @@
 //! The gates of a trial: which one is due, and what an observation means for it. Pure.
 
-use std::collections::BTreeSet;
-
 use engine::{golden::GoldenReport, worker::message::WorkerInfo};
 use protocol::{
     command::Halt,
@@ -99,8 +97,7 @@ pub fn introduced(
     if let Some(broken) = worker.broken.first() {
         return Err(format!("model package `{}` is not usable: {}", broken.dir, broken.message));
     }
-    let there: BTreeSet<&str> = worker.models.iter().map(|model| model.name.as_str()).collect();
-    match manifest.models().iter().find(|name| !there.contains(*name)) {
+    match manifest.models().iter().find(|name| !worker.offers(name)) {
         Some(name) => Err(format!("the candidate's worker does not offer model `{name}`")),
         None => Ok(()),
     }
@@ -160,6 +157,7 @@ pub fn outcome(result: Result<String, String>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::worker::spoken::Spoken;
     use protocol::report::EventKind;
     use slots::{
         boot::Subject,
@@ -288,12 +286,15 @@ mod tests {
     #[test]
     fn a_worker_must_be_the_right_one_and_whole() {
         let worker = WorkerInfo {
-            protocol: 1,
+            protocol: 2,
             release: Some(release()),
             pid: 1,
             device: "cpu".into(),
             threads: 1,
             memory_bytes: 1 << 30,
+            start: 7,
+            speaks: Spoken::OURS,
+            names: Vec::new(),
             models: Vec::new(),
             broken: Vec::new(),
         };

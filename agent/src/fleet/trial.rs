@@ -3,7 +3,7 @@
 
 use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
-use engine::worker::message::{Call, PROTOCOL, Reply};
+use engine::worker::message::{Call, Reply, WorkerInfo};
 use protocol::{
     cbor::{DOCUMENT_BYTES_MAX, MESSAGE_BYTES_MAX},
     command::Halt,
@@ -37,6 +37,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// Calls to a worker that may be lost in a row before its release is given up.
 const LOST_MAX: u32 = 5;
+/// Starts of a worker in which it may load its models: it may be lost once.
+const STARTS_MAX: u32 = 2;
 
 /// What the sequencer is given.
 pub struct Parts {
@@ -225,29 +227,51 @@ async fn load(host: &dyn Host, due: Due, manifest: &Manifest) -> Result<String, 
     let limit = Duration::from_millis(manifest.policy.load_ms);
     let work = async {
         let started = Instant::now();
-        let reply = call(host, due, Call::Hello { protocol: PROTOCOL }, limit).await?;
-        let Reply::Hello(worker) = &reply else { return Err(unexpected("a greeting", &reply)) };
-        gates::introduced(worker, &due.release, manifest)?;
-        let mut resident_bytes = 0;
-        for model in manifest.models() {
-            let load = Call::Load { model: model.to_owned() };
-            let reply = call(host, due, load, limit).await?;
-            let Reply::Loaded(loaded) = &reply else {
-                return Err(unexpected(&format!("model `{model}` to load"), &reply));
-            };
-            resident_bytes = resident_bytes.max(loaded.resident_bytes);
+        for _ in 0..STARTS_MAX {
+            let worker = introduction(host, due, limit).await?;
+            gates::introduced(&worker, &due.release, manifest)?;
+            let resident_bytes = load_all(host, due, manifest, limit).await?;
+            // What one start of the worker loaded, the next one does not have.
+            if introduction(host, due, limit).await?.start == worker.start {
+                return Ok(format!(
+                    "{} models loaded in {} ms on {}, {} of memory",
+                    manifest.models().len(),
+                    started.elapsed().as_millis(),
+                    worker.device,
+                    crate::fleet::fetch::size(resident_bytes)
+                ));
+            }
         }
-        Ok(format!(
-            "{} models loaded in {} ms on {}, {} of memory",
-            manifest.models().len(),
-            started.elapsed().as_millis(),
-            worker.device,
-            crate::fleet::fetch::size(resident_bytes)
-        ))
+        Err(format!("the candidate's worker ended while it loaded its models, {STARTS_MAX} times"))
     };
     let late =
         || Err(format!("loading took longer than the {} ms allowed", manifest.policy.load_ms));
     timeout(limit, work).await.unwrap_or_else(|_| late())
+}
+
+async fn introduction(host: &dyn Host, due: Due, limit: Duration) -> Result<WorkerInfo, String> {
+    let reply = call(host, due, Call::hello(), limit).await?;
+    let Reply::Hello(worker) = reply else { return Err(unexpected("a greeting", &reply)) };
+    Ok(worker)
+}
+
+/// Loads every model; the most memory that the worker held.
+async fn load_all(
+    host: &dyn Host,
+    due: Due,
+    manifest: &Manifest,
+    limit: Duration,
+) -> Result<u64, String> {
+    let mut resident_bytes = 0;
+    for model in manifest.models() {
+        let load = Call::Load { model: model.to_owned() };
+        let reply = call(host, due, load, limit).await?;
+        let Reply::Loaded(loaded) = &reply else {
+            return Err(unexpected(&format!("model `{model}` to load"), &reply));
+        };
+        resident_bytes = resident_bytes.max(loaded.resident_bytes);
+    }
+    Ok(resident_bytes)
 }
 
 /// The candidate's worker gives every golden answer.

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use engine::worker::message::{Failure, FailureKind};
+use engine::worker::failure::{Failure, FailureKind};
 use serde_json::json;
 use tonic::Status;
 
@@ -179,9 +179,10 @@ impl From<CallError> for Refused {
                     "the worker ended and is started again; try again shortly",
                 )
             }
-            CallError::Frame(_) | CallError::Mismatch { .. } | CallError::Version { .. } => {
-                Self::internal(&logging::chain(&error))
-            }
+            CallError::Frame(_)
+            | CallError::Unreadable(_)
+            | CallError::Mismatch { .. }
+            | CallError::Version { .. } => Self::internal(&logging::chain(&error)),
         }
     }
 }
@@ -212,9 +213,11 @@ impl From<Failure> for Refused {
             }
             FailureKind::BadInput => Self::bad("bad_input", message),
             FailureKind::Stopping => Self::unavailable("worker_stopping", message),
-            FailureKind::BadFrame | FailureKind::CannotLoad | FailureKind::ModelFailed => {
-                Self::internal(&message)
-            }
+            FailureKind::BadFrame
+            | FailureKind::CannotLoad
+            | FailureKind::ModelFailed
+            | FailureKind::Unsupported
+            | FailureKind::Other => Self::internal(&message),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use engine::worker::{frame::FrameError, message::Failure};
+use engine::worker::{failure::Failure, frame::FrameError, spoken::Spoken};
 
 /// Why a call to a worker was not done.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +38,16 @@ pub enum CallError {
         /// What was asked.
         what: &'static str,
     },
-    /// The worker speaks another version.
-    #[error("the worker speaks protocol {theirs}, this gateway speaks {ours}")]
+    /// A response that cannot be read.
+    #[error("reading the worker's answer, which a worker of another version may have written")]
+    Unreadable(#[source] FrameError),
+    /// The worker speaks no version that this gateway speaks, or an older one that has no such call.
+    #[error(
+        "the worker speaks protocol {theirs}, this gateway {}, and what is asked is not in what both speak",
+        Spoken::OURS
+    )]
     Version {
-        /// Ours.
-        ours: u16,
         /// The worker's.
-        theirs: u16,
+        theirs: Spoken,
     },
 }

@@ -11,9 +11,14 @@ use engine::{
     encoder_spec::InputKind,
     golden::GoldenReport,
     text_tokenizer::{Special, Tokens},
-    worker::message::{
-        AnswerInfo, BytesInput, Call, Embeddings, Failure, FailureKind, LoadedInfo, PROTOCOL,
-        Reply, Scores, Scoring, Terms, TextInput, WorkerInfo, WorkerStatistics,
+    worker::{
+        failure::{Failure, FailureKind},
+        message::{
+            AnswerInfo, BytesInput, Call, Embeddings, LoadedInfo, Reply, Scores, Scoring, Terms,
+            TextInput, WorkerInfo, WorkerStatistics,
+        },
+        older,
+        spoken::Spoken,
     },
 };
 use protocol::digest::Digest;
@@ -85,7 +90,7 @@ impl WorkerClient {
     /// # Errors
     /// See [`CallError`]; so for all calls below.
     pub async fn hello(&self, within: Duration) -> Result<WorkerInfo, CallError> {
-        let Reply::Hello(info) = self.ask(Call::Hello { protocol: PROTOCOL }, within).await? else {
+        let Reply::Hello(info) = self.ask(Call::hello(), within).await? else {
             return Err(CallError::Mismatch { what: "hello" });
         };
         Ok(info)
@@ -346,7 +351,9 @@ impl WorkerClient {
     }
 
     async fn ask_once(&self, call: Call) -> Result<Reply, CallError> {
-        let connection = self.connected().await?.connection;
+        let Greeted { connection, info } = self.connected().await?;
+        let theirs = info.speaks;
+        let call = older::call(call, info.protocol).ok_or(CallError::Version { theirs })?;
         connection.call(call).await
     }
 
@@ -372,9 +379,6 @@ impl WorkerClient {
                 .await
                 .map_err(|source| CallError::Connect { socket: self.socket.clone(), source })?;
             let info = greet(&connection).await?;
-            if info.protocol != PROTOCOL {
-                return Err(CallError::Version { ours: PROTOCOL, theirs: info.protocol });
-            }
             match self.release {
                 Expected::Only(wanted) if wanted != info.release => {
                     tracing::info!(
@@ -396,10 +400,13 @@ impl WorkerClient {
 }
 
 async fn greet(connection: &Connection) -> Result<WorkerInfo, CallError> {
-    let reply = connection.call(Call::Hello { protocol: PROTOCOL }).await?;
-    let Reply::Hello(info) = done(reply)? else {
+    let Reply::Hello(info) = done(connection.call(Call::hello()).await?)? else {
         return Err(CallError::Mismatch { what: "hello" });
     };
+    let said = Spoken { oldest: info.protocol, newest: info.protocol };
+    if Spoken::OURS.common(said).is_none() {
+        return Err(CallError::Version { theirs: said });
+    }
     Ok(info)
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use engine::worker::{
-    frame::{self, HEADER_BYTES},
+    frame::{self, FrameError, HEADER_BYTES},
     message::{Call, Reply, Request, Response},
 };
 use tokio::{
@@ -42,9 +42,12 @@ pub struct Connection {
 #[derive(Debug)]
 struct Waiting {
     /// None once the connection is lost.
-    places: Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>,
+    places: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
     lost: watch::Sender<bool>,
 }
+
+/// What comes of a request: a reply, or bytes that this version cannot read.
+type Answer = Result<Reply, FrameError>;
 
 /// A place in [`Waiting`], given up when the caller stops waiting.
 struct Place<'a> {
@@ -81,7 +84,8 @@ impl Connection {
     /// request was begun to be written or after it was; see the body for what happens in between.
     ///
     /// # Errors
-    /// The connection is or gets lost, or the request does not fit into a frame.
+    /// The connection is or gets lost, the request does not fit into a frame, or the response is of a version that this
+    /// one cannot read.
     pub async fn call(&self, call: Call) -> Result<Reply, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let bytes = frame::encode(&Request { id, call })?;
@@ -95,7 +99,7 @@ impl Connection {
             writer.write_all(&bytes).await.map_err(|_| CallError::Lost)?;
             cut_short.waiting = None;
         }
-        reply.await.map_err(|_| CallError::Lost)
+        reply.await.map_err(|_| CallError::Lost)?.map_err(CallError::Unreadable)
     }
 }
 
@@ -121,12 +125,12 @@ impl Drop for LoseUnlessDone<'_> {
 }
 
 impl Waiting {
-    fn place(&self, id: u64, sender: oneshot::Sender<Reply>) -> Option<Place<'_>> {
+    fn place(&self, id: u64, sender: oneshot::Sender<Answer>) -> Option<Place<'_>> {
         self.places().as_mut()?.insert(id, sender);
         Some(Place { waiting: self, id })
     }
 
-    fn take(&self, id: u64) -> Option<oneshot::Sender<Reply>> {
+    fn take(&self, id: u64) -> Option<oneshot::Sender<Answer>> {
         self.places().as_mut()?.remove(&id)
     }
 
@@ -135,7 +139,7 @@ impl Waiting {
         self.lost.send_replace(true);
     }
 
-    fn places(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Reply>>>> {
+    fn places(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Answer>>>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -151,10 +155,10 @@ async fn read_responses(read: OwnedReadHalf, waiting: Arc<Waiting>) {
     let mut read = BufReader::with_capacity(READ_BYTES, read);
     loop {
         match read_response(&mut read).await {
-            Ok(Response { id, reply }) => {
+            Ok((id, answer)) => {
                 // Nobody waits any more when the caller's time ran out.
                 if let Some(sender) = waiting.take(id)
-                    && sender.send(reply).is_err()
+                    && sender.send(answer).is_err()
                 {
                     tracing::debug!(id, "response came after its time limit");
                 }
@@ -168,11 +172,18 @@ async fn read_responses(read: OwnedReadHalf, waiting: Arc<Waiting>) {
     }
 }
 
-async fn read_response(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Response> {
+/// The next response and whom it is for. One that cannot be read costs its own caller alone.
+async fn read_response(read: &mut BufReader<OwnedReadHalf>) -> io::Result<(u64, Answer)> {
     let mut header = [0; HEADER_BYTES];
     read.read_exact(&mut header).await?;
     let length = frame::body_len(header).map_err(io::Error::other)?;
     let mut body = vec![0; length];
     read.read_exact(&mut body).await?;
-    frame::decode(&body).map_err(io::Error::other)
+    match frame::decode(&body) {
+        Ok(Response { id, reply }) => Ok((id, Ok(reply))),
+        Err(reason) => match frame::id(&body) {
+            Some(id) => Ok((id, Err(reason))),
+            None => Err(io::Error::other(reason)),
+        },
+    }
 }

@@ -4,6 +4,8 @@
 mod answers;
 mod dialects;
 mod figures;
+#[path = "../../../engine/tests/engine/first_protocol.rs"]
+mod first_protocol;
 mod fixture;
 mod grpc;
 mod hand_over;
@@ -12,4 +14,5 @@ mod kserve;
 mod page;
 mod refusals;
 mod traces;
+mod versions;
 mod workers;

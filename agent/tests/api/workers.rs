@@ -4,10 +4,11 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use agent::worker::{call_error::CallError, client::WorkerClient};
+use agent::worker::{by_release::ByRelease, call_error::CallError, client::WorkerClient};
 use command_fds::{CommandFdExt, FdMapping};
 use engine::{embedder::LongText, encoder_spec::InputKind, worker::message::Terms};
 use protocol::{
@@ -21,7 +22,7 @@ use crate::fixture::{MODEL, slot};
 const WAIT: Duration = Duration::from_secs(60);
 
 /// The real `socle-agent worker` on a copy of `listener`.
-fn start(slot: &Path, listener: &UnixListener, release: Option<Digest>) -> Child {
+pub(crate) fn start(slot: &Path, listener: &UnixListener, release: Option<Digest>) -> Child {
     let parent_fd: OwnedFd = listener.try_clone().unwrap().into();
     let mut command = Command::new(env!("CARGO_BIN_EXE_socle-agent"));
     command.args(["worker", "--slot-dir"]).arg(slot).stdin(Stdio::null());
@@ -31,9 +32,8 @@ fn start(slot: &Path, listener: &UnixListener, release: Option<Digest>) -> Child
     command.spawn().unwrap()
 }
 
-/// Lays the manifest of a release called `name` into `slot`; its digest is the release's.
-#[expect(clippy::disallowed_methods, reason = "a temporary folder of a test needs no durability")]
-fn lay(slot: &Path, name: &str) -> Digest {
+/// The manifest of a release called `name` with these models.
+pub(crate) fn manifest(name: &str, models: &[&str]) -> Manifest {
     let sha256 = Digest::of(b"agent");
     let agent = File {
         path: "bin/socle-agent".into(),
@@ -43,7 +43,13 @@ fn lay(slot: &Path, name: &str) -> Digest {
         archive: Some(Archive { length: 5, sha256 }),
         chunks: None,
     };
-    let manifest = Manifest {
+    let models = models.iter().map(|model| File {
+        path: format!("models/{model}/model.onnx"),
+        role: Role::Model,
+        archive: None,
+        ..agent.clone()
+    });
+    Manifest {
         schema: SCHEMA,
         name: name.into(),
         counter: 1,
@@ -51,9 +57,14 @@ fn lay(slot: &Path, name: &str) -> Digest {
         agent_version: "1.0.0".into(),
         requires: Requires { platform: "x86_64-linux".into(), memory_bytes: 0, disk_bytes: 0 },
         policy: Policy::standard(),
-        files: vec![agent],
-    };
-    let bytes = manifest.to_bytes().unwrap();
+        files: [agent.clone()].into_iter().chain(models).collect(),
+    }
+}
+
+/// Lays the manifest of a release called `name` into `slot`; its digest is the release's.
+#[expect(clippy::disallowed_methods, reason = "a temporary folder of a test needs no durability")]
+fn lay(slot: &Path, name: &str) -> Digest {
+    let bytes = manifest(name, &[]).to_bytes().unwrap();
     std::fs::create_dir_all(slot.join("release")).unwrap();
     std::fs::write(slot.join("release/manifest.json"), &bytes).unwrap();
     Digest::of(&bytes)
@@ -110,6 +121,35 @@ fn a_worker_that_serves_what_lay_in_the_slot_before_is_ended() {
     assert!(stale.wait().unwrap().success(), "the stale worker was told to end");
     let mut worker = start(folder.path(), &listener, Some(new));
     assert_eq!(runtime.block_on(asking).unwrap(), Some(new));
+    assert!(worker.wait().unwrap().success());
+}
+
+#[test]
+fn a_candidate_is_asked_of_the_release_that_was_named_whatever_was_asked_before() {
+    let folder = slot();
+    let socket = folder.path().join("w.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let old = lay(folder.path(), "old");
+    let mut stale = start(folder.path(), &listener, Some(old));
+    let runtime = Runtime::new().unwrap();
+    let others = ByRelease::default();
+    let before = others.client(socket.clone(), old);
+    let ask = |client: Arc<WorkerClient>| async move {
+        client.ping(WAIT).await?;
+        client.hello(WAIT).await
+    };
+    let served = runtime.block_on(ask(Arc::clone(&before))).unwrap();
+    assert_eq!(served.release, Some(old));
+    assert!(Arc::ptr_eq(&before, &others.client(socket.clone(), old)), "one connection is kept");
+    // The slot is filled anew, and asked at once: what was known of it is of no matter.
+    let new = lay(folder.path(), "new");
+    let asking = runtime.spawn(ask(others.client(socket.clone(), new)));
+    assert!(stale.wait().unwrap().success(), "the stale worker was told to end");
+    let mut worker = start(folder.path(), &listener, Some(new));
+    let info = runtime.block_on(asking).unwrap().unwrap();
+    assert_eq!((info.release, info.pid), (Some(new), worker.id()));
+    assert_ne!(info.start, served.start);
+    runtime.block_on(others.client(socket, new).shutdown(WAIT)).unwrap();
     assert!(worker.wait().unwrap().success());
 }
 

@@ -1,6 +1,13 @@
 //! The gates as this side watches them: workers that are well, broken, wrong, slow or gone, and what is said of each.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use agent::{
     fleet::{
@@ -14,9 +21,10 @@ use engine::{
     encoder_spec::Pooling,
     golden::GoldenReport,
     package::Task,
-    worker::message::{
-        BrokenPackage, Call, Failure, FailureKind, LoadedInfo, ModelInfo, ModelState, PROTOCOL,
-        Reply, WorkerInfo,
+    worker::{
+        failure::{Failure, FailureKind},
+        message::{BrokenPackage, Call, LoadedInfo, ModelInfo, ModelState, Reply, WorkerInfo},
+        spoken::Spoken,
     },
 };
 use protocol::{
@@ -64,6 +72,10 @@ enum Worker {
     Dies,
     /// Answers, but not what was signed.
     Wrong,
+    /// Is another one after its first load.
+    EndsOnce,
+    /// Is another one after each load.
+    EndsAgain,
 }
 
 struct Gateway {
@@ -71,6 +83,7 @@ struct Gateway {
     release: Digest,
     answered: u64,
     failed: u64,
+    loads: AtomicU64,
 }
 
 impl Gateway {
@@ -83,6 +96,7 @@ impl Gateway {
                 format!("model `{model}` cannot be loaded: node 7 is unknown"),
             ))),
             (Call::Load { .. }, _) => {
+                self.loads.fetch_add(1, Ordering::Relaxed);
                 Ok(Reply::Loaded(LoadedInfo { load_us: 5, resident_bytes: 140_000_000 }))
             }
             (Call::Golden { .. }, worker) => {
@@ -131,14 +145,30 @@ impl Gateway {
             licence: "Apache-2.0".into(),
             weights: None,
         };
+        let loads = self.loads.load(Ordering::Relaxed);
+        let start = match worker {
+            Worker::EndsOnce => 1 + loads.min(1),
+            Worker::EndsAgain => 1 + loads,
+            Worker::Well
+            | Worker::Stale
+            | Worker::Broken
+            | Worker::Empty
+            | Worker::CannotLoad
+            | Worker::Hangs
+            | Worker::Dies
+            | Worker::Wrong => 1,
+        };
         let broken = BrokenPackage { dir: "faq".into(), message: "no tokenizer.json".into() };
         WorkerInfo {
-            protocol: PROTOCOL,
+            protocol: Spoken::OURS.newest,
             release: Some(if worker == Worker::Stale { Digest::of(b"old") } else { self.release }),
             pid: 1,
             device: "cpu".into(),
             threads: 1,
             memory_bytes: 1 << 30,
+            start,
+            speaks: Spoken::OURS,
+            names: Vec::new(),
             models: if worker == Worker::Empty { vec![] } else { vec![model] },
             broken: if worker == Worker::Broken { vec![broken] } else { vec![] },
         }
@@ -255,7 +285,8 @@ impl Rig {
     }
 
     fn gateway(&self, worker: Worker) -> Gateway {
-        Gateway { worker, release: self.release, answered: 0, failed: 0 }
+        let loads = AtomicU64::new(0);
+        Gateway { worker, release: self.release, answered: 0, failed: 0, loads }
     }
 }
 
@@ -298,6 +329,8 @@ async fn each_gate_says_what_it_saw() {
         (load, Worker::CannotLoad, false, "node 7 is unknown"),
         (load, Worker::Hangs, false, "longer than the 400 ms allowed"),
         (load, Worker::Dies, false, "was lost twice: the connection broke"),
+        (load, Worker::EndsOnce, true, "1 models loaded in"),
+        (load, Worker::EndsAgain, false, "ended while it loaded its models, 2 times"),
         (golden, Worker::Well, true, "faq: 12 of 12 golden answers"),
         (golden, Worker::Wrong, false, "3 of 12 golden answers were wrong or late: `VPN?`"),
         (golden, Worker::Hangs, false, "longer than the 400 ms allowed"),

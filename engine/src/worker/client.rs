@@ -3,8 +3,9 @@
 use std::{io, os::unix::net::UnixStream, path::Path, time::Duration};
 
 use crate::worker::{
+    failure::Failure,
     frame::{self, FrameError},
-    message::{Call, Failure, Reply, Request, Response},
+    message::{Call, Reply, Request, Response},
     wire::{self, Frames, WireError},
 };
 

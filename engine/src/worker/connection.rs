@@ -4,16 +4,22 @@ use std::{
     io,
     net::Shutdown,
     os::unix::net::UnixStream,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
 use crate::{
     cause::chain,
     worker::{
+        failure::{Failure, FailureKind},
         frame::{self, FrameError},
-        message::{Call, Failure, FailureKind, Reply, Request, Response},
+        message::{Call, Reply, Request, Response},
+        older,
         outbox::Outbox,
+        spoken::Spoken,
         wire::{Frames, WireError},
     },
 };
@@ -28,6 +34,8 @@ pub struct Responder {
 #[derive(Debug)]
 struct Open {
     outbox: Arc<Outbox>,
+    /// The version of the protocol that the client reads.
+    version: AtomicU16,
 }
 
 /// A request as it came.
@@ -49,8 +57,14 @@ pub struct Connection {
 }
 
 impl Responder {
+    /// From now on `version` is spoken, which the client greeted with.
+    pub fn speak(&self, version: u16) {
+        self.open.version.store(version, Ordering::Release);
+    }
+
     /// Gives `reply` to the request `id`. Never waits.
     pub fn send(&self, id: u64, reply: Reply) {
+        let reply = older::reply(reply, self.open.version.load(Ordering::Acquire));
         match encoded(Response { id, reply }) {
             Ok(frame) => self.open.outbox.send(frame),
             Err(reason) => tracing::error!(reason = chain(&reason), "a response cannot be written"),
@@ -78,7 +92,8 @@ impl Connection {
     ) -> io::Result<Self> {
         let reader = Frames::new(stream.try_clone()?);
         let outbox = Arc::new(Outbox::new(stream.try_clone()?)?);
-        let responder = Responder { open: Arc::new(Open { outbox: Arc::clone(&outbox) }) };
+        let version = AtomicU16::new(Spoken::OURS.newest);
+        let responder = Responder { open: Arc::new(Open { outbox: Arc::clone(&outbox), version }) };
         let writer = thread::Builder::new().name(format!("writer-{id}")).spawn(move || {
             outbox.write_what_waits();
             over();
@@ -106,7 +121,16 @@ fn read_all(
 ) {
     loop {
         match read(&mut requests) {
-            Ok(Some(incoming)) => take(incoming, &responder),
+            Ok(Some(Read::Request(incoming))) => take(incoming, &responder),
+            Ok(Some(Read::Unknown { id, reason })) => {
+                tracing::debug!(id, reason, "request is not of this version");
+                let message = format!(
+                    "this worker speaks protocol {} and cannot read the request: {reason}",
+                    Spoken::OURS
+                );
+                let failure = Failure::new(FailureKind::Unsupported, message);
+                responder.send(id, Reply::Failed(failure));
+            }
             Ok(None) => return,
             Err(reason) => {
                 tracing::warn!(%reason, "frame refused");
@@ -118,10 +142,27 @@ fn read_all(
     }
 }
 
-fn read(requests: &mut Frames) -> Result<Option<Incoming>, WireError> {
+/// What a frame holds.
+enum Read {
+    Request(Incoming),
+    /// A request that this version does not know, or not in this form. What comes after it may be read all the same.
+    Unknown {
+        id: u64,
+        reason: String,
+    },
+}
+
+fn read(requests: &mut Frames) -> Result<Option<Read>, WireError> {
     let Some(body) = requests.next(None)? else { return Ok(None) };
-    let Request { id, call } = frame::decode(&body)?;
-    Ok(Some(Incoming { id, call, bytes: body.len() }))
+    match frame::decode(&body) {
+        Ok(Request { id, call }) => {
+            Ok(Some(Read::Request(Incoming { id, call, bytes: body.len() })))
+        }
+        Err(reason) => match frame::id(&body) {
+            Some(id) => Ok(Some(Read::Unknown { id, reason: chain(&reason) })),
+            None => Err(reason.into()),
+        },
+    }
 }
 
 /// A response as a frame; one that is too large becomes a refusal that says so.

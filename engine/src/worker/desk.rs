@@ -18,11 +18,12 @@ use crate::{
     model::Model,
     worker::{
         connection::{Incoming, Responder},
+        failure::{Failure, FailureKind},
         hang::Watched,
         jobs::{Job, Jobs, Refused},
         lanes::{Lanes, Reading, panicked},
         limits::resident_bytes,
-        message::{Call, Failure, FailureKind, Reply, WorkerStatistics},
+        message::{Call, Reply, WorkerStatistics},
         order::{NewOrder, Order},
         policy::Policy,
         prepare::{self, Prepared},

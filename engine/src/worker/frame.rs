@@ -2,7 +2,7 @@
 //! read 4 bytes, ask [`body_len`], read that many, [`decode`].
 
 use protocol::cbor::{self, DecodeError, EncodeError};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Largest body of a frame, in bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -53,10 +53,20 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     Ok(frame)
 }
 
-/// The message in the body of a frame.
+/// The message in the body of a frame, by a peer of whichever version: what it says beyond what is known here is skipped.
 ///
 /// # Errors
-/// It is not one, or not in its one canonical form.
-pub fn decode<T: DeserializeOwned + Serialize>(body: &[u8]) -> Result<T, FrameError> {
-    cbor::decode(body, BODY_BYTES_MAX).map_err(FrameError::Body)
+/// It is not that message.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
+    cbor::read(body, BODY_BYTES_MAX).map_err(FrameError::Body)
+}
+
+/// The id of the request or response in the body of a frame, also of one that this version cannot read; none where there
+/// is no id.
+pub fn id(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        id: u64,
+    }
+    decode::<Numbered>(body).ok().map(|numbered| numbered.id)
 }

@@ -18,9 +18,9 @@ use crate::{
     pulse,
     worker::{
         crew::Crew,
+        failure::{Failure, FailureKind},
         hang::Watched,
         jobs::Refused,
-        message::{Failure, FailureKind},
         order::Order,
         plan::{self, Budget, ModelKey, Plan, Policy, Ticket, Turn, Waiting},
     },

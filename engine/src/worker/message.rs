@@ -2,8 +2,13 @@
 //!
 //! Every message is one CBOR item in the canonical form of [`protocol::cbor`]. A request carries an id that the gateway
 //! chooses and its response repeats; responses may come in another order than their requests.
+//!
+//! While a release is tried, the gateway of one speaks with the worker of another, so each reads what the other writes,
+//! whichever is newer. A message only ever grows at its end: a new field comes last and has a default, which is not written
+//! and means what its absence did; a new call, reply or word comes last too. Fields that are not known are skipped. What a
+//! side speaks is [`crate::worker::spoken`], and how an older one is spoken to, [`crate::worker::older`].
 
-use protocol::{blob::Blob, digest::Digest};
+use protocol::{blob::Blob, cbor, digest::Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,14 +19,14 @@ use crate::{
     package::Task,
     text_tokenizer::{Special, Tokens},
     weight_form::WeightForm,
+    worker::{
+        failure::{Failure, FailureKind},
+        spoken::Spoken,
+    },
 };
-
-/// The version of this protocol. A worker answers a `Hello` of another version with its own, and the gateway decides.
-pub const PROTOCOL: u16 = 3;
 
 /// From the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Request {
     /// Repeated by the response.
     pub id: u64,
@@ -31,7 +36,6 @@ pub struct Request {
 
 /// From the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Response {
     /// The request's; 0 when it could not be read.
     pub id: u64,
@@ -43,12 +47,15 @@ pub struct Response {
 ///
 /// A model is named by its name alone, which means its newest version, or as `name@version`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub enum Call {
-    /// Who are you? → [`Reply::Hello`], at once, whatever else is being computed.
+    /// Who are you? → [`Reply::Hello`], at once, whatever else is being computed. The first call of a connection, since
+    /// it settles the version that is spoken there.
     Hello {
-        /// The gateway's [`PROTOCOL`].
+        /// The newest version that the gateway speaks.
         protocol: u16,
+        /// The oldest.
+        #[serde(default = "first", skip_serializing_if = "is_first")]
+        oldest: u16,
     },
     /// Load a model and run it once → [`Reply::Loaded`].
     Load {
@@ -69,8 +76,10 @@ pub enum Call {
         /// What to do with long ones.
         long: LongText,
         /// As what they are meant.
+        #[serde(default, skip_serializing_if = "InputKind::is_plain")]
         kind: InputKind,
         /// How soon.
+        #[serde(default, skip_serializing_if = "is_default")]
         terms: Terms,
     },
     /// An answer from an assistant → [`Reply::Answer`].
@@ -82,6 +91,7 @@ pub enum Call {
         /// Consider only entries in this language.
         lang: Option<String>,
         /// How soon.
+        #[serde(default, skip_serializing_if = "is_default")]
         terms: Terms,
     },
     /// Are you there? → [`Reply::Pong`], at once, whatever else is being computed.
@@ -154,7 +164,6 @@ pub enum Call {
 
 /// How soon something is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Terms {
     /// What goes first.
     pub priority: Priority,
@@ -185,7 +194,6 @@ pub enum Scoring {
 
 /// A text, or two that belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TextInput {
     /// The text.
     pub text: String,
@@ -195,7 +203,6 @@ pub struct TextInput {
 
 /// What a model of bytes is asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub enum BytesInput {
     /// What the model looks at, made by the caller: rows of [`ModelInfo::tokens_max`] numbers, i32 little-endian.
     Rows(Blob),
@@ -205,7 +212,6 @@ pub enum BytesInput {
 
 /// A file: its first and its last bytes. Of a short one both are the whole of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileEnds {
     /// The first bytes.
     pub head: Blob,
@@ -215,7 +221,6 @@ pub struct FileEnds {
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub enum Reply {
     /// To [`Call::Hello`].
     Hello(WorkerInfo),
@@ -247,9 +252,8 @@ pub enum Reply {
 
 /// Who a worker is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WorkerInfo {
-    /// The worker's [`PROTOCOL`].
+    /// The version that is spoken on this connection: the highest that both sides speak.
     pub protocol: u16,
     /// The release whose slot it serves, as it was told.
     pub release: Option<Digest>,
@@ -257,19 +261,38 @@ pub struct WorkerInfo {
     pub pid: u32,
     /// What it computes on, for a person.
     pub device: String,
-    /// Threads that compute.
-    pub threads: u32,
-    /// What loaded models together may take of memory, in bytes.
-    pub memory_bytes: u64,
-    /// The models of its slot.
+    /// The models of its slot; those of which a newer worker says what this version cannot read are left out.
+    #[serde(deserialize_with = "cbor::readable")]
     pub models: Vec<ModelInfo>,
     /// Directories of its slot that are no usable package.
     pub broken: Vec<BrokenPackage>,
+    /// Threads that compute.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub threads: u32,
+    /// What loaded models together may take of memory, in bytes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub memory_bytes: u64,
+    /// A random number that this start of the worker has to itself; 0 where it does not say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start: u64,
+    /// Which versions it speaks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub speaks: Spoken,
+    /// The names of all its models, whatever else is said of them; none where it does not say.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub names: Vec<String>,
+}
+
+impl WorkerInfo {
+    /// Whether it has a model called `name`.
+    pub fn offers(&self, name: &str) -> bool {
+        self.names.iter().any(|there| there == name)
+            || self.models.iter().any(|model| model.name == name)
+    }
 }
 
 /// A model of the slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ModelInfo {
     /// Name.
     pub name: String,
@@ -288,20 +311,28 @@ pub struct ModelInfo {
     /// Whether it is in memory.
     pub state: ModelState,
     /// Whether the name alone means this version.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub newest: bool,
     /// Whether it is to be loaded when the worker starts: it fits beside the others of which that is said.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub preload: bool,
     /// Longest sequence of tokens; of a model of bytes, how many numbers it looks at.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tokens_max: u32,
     /// How the states of tokens become a vector.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub pooling: Pooling,
     /// Whether it tells queries from passages.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub prefixes: bool,
     /// A label for each column of its scores; none where it gives none.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub labels: Vec<String>,
     /// SPDX expression.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub licence: String,
     /// In which form its weights are, once it is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightForm>,
 }
 
@@ -318,7 +349,6 @@ pub enum ModelState {
 
 /// A directory that is no usable package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct BrokenPackage {
     /// Its name within the slot's `models` directory.
     pub dir: String,
@@ -328,7 +358,6 @@ pub struct BrokenPackage {
 
 /// A model that is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LoadedInfo {
     /// How long loading took; 0 when it was loaded already.
     pub load_us: u64,
@@ -338,7 +367,6 @@ pub struct LoadedInfo {
 
 /// Embeddings of the texts of one request, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Embeddings {
     /// Digest of the package that computed them.
     pub package: Digest,
@@ -351,12 +379,12 @@ pub struct Embeddings {
     /// Time spent computing.
     pub compute_us: u64,
     /// Time spent waiting before that.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub queue_us: u64,
 }
 
 /// Scores of the inputs of one request, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Scores {
     /// Digest of the package that computed them.
     pub package: Digest,
@@ -396,7 +424,6 @@ fn numbers(rows: &Blob, columns: u32) -> Vec<Vec<f32>> {
 
 /// What an assistant says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AnswerInfo {
     /// Digest of the package that answered.
     pub package: Digest,
@@ -413,12 +440,12 @@ pub struct AnswerInfo {
     /// Time spent computing.
     pub compute_us: u64,
     /// Time spent waiting before that.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub queue_us: u64,
 }
 
 /// An answer of an FAQ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AnswerText {
     /// Id of the entry.
     pub id: String,
@@ -434,7 +461,6 @@ pub struct AnswerText {
 
 /// How often which values were seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Histogram {
     /// The largest value of each bucket; above the last one there is one bucket more.
     pub bounds: Vec<u64>,
@@ -446,7 +472,6 @@ pub struct Histogram {
 
 /// Of one model, since the worker started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ModelStatistics {
     /// The model's name.
     pub name: String,
@@ -476,11 +501,24 @@ pub struct ModelStatistics {
     pub unloads: u64,
     /// How long loading took the last time, in microseconds.
     pub last_load_us: u64,
+    /// What was computed at once, by the number of items.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub batches: Vec<BatchSize>,
+}
+
+/// All batches of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchSize {
+    /// Items of each.
+    pub items: u32,
+    /// How many there were.
+    pub count: u64,
+    /// Time of all of them, in microseconds.
+    pub compute_us: u64,
 }
 
 /// Of the whole worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WorkerStatistics {
     /// Requests that were accepted and are not answered.
     pub waiting_requests: u64,
@@ -496,77 +534,29 @@ pub struct WorkerStatistics {
     pub models: Vec<ModelStatistics>,
 }
 
-/// Why a call was not done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failure {
-    /// For the gateway to decide on.
-    pub kind: FailureKind,
-    /// For a person, with the whole chain of causes.
-    pub message: String,
-    /// In how many milliseconds it may be worth trying again; set exactly when [`FailureKind::Overloaded`].
-    pub retry_after_ms: Option<u32>,
-}
-
-impl Failure {
-    /// A failure that trying again does not mend.
-    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after_ms: None }
+impl Call {
+    /// The greeting of a gateway of this version.
+    pub const fn hello() -> Self {
+        Self::Hello { protocol: Spoken::OURS.newest, oldest: Spoken::OURS.oldest }
     }
 }
 
-/// Kinds of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum FailureKind {
-    /// No model of that name in the slot.
-    UnknownModel,
-    /// The model does not do that.
-    WrongTask,
-    /// A text is above the model's limit of bytes.
-    TextTooLong,
-    /// A text has more tokens than the model takes, and may not be cut.
-    TooManyTokens,
-    /// A text has nothing in it.
-    EmptyText,
-    /// No text, or more than one request may have.
-    TextCount,
-    /// The frame is too large, cut, or not a request. The connection is closed after it.
-    BadFrame,
-    /// The queue is full: try again after [`Failure::retry_after_ms`].
-    Overloaded,
-    /// The worker is ending.
-    Stopping,
-    /// The package cannot be loaded.
-    CannotLoad,
-    /// The model failed on this input.
-    ModelFailed,
-    /// The response would not fit into a frame.
-    TooLarge,
-    /// Its deadline passed before it was computed.
-    Expired,
-    /// The model does not fit into the memory that the worker may use.
-    NoMemory,
-    /// What was given is not what the model takes.
-    BadInput,
+const fn first() -> u16 {
+    Spoken::FIRST.oldest
 }
 
-impl FailureKind {
-    /// All of them.
-    pub const ALL: [Self; 15] = [
-        Self::UnknownModel,
-        Self::WrongTask,
-        Self::TextTooLong,
-        Self::TooManyTokens,
-        Self::EmptyText,
-        Self::TextCount,
-        Self::BadFrame,
-        Self::Overloaded,
-        Self::Stopping,
-        Self::CannotLoad,
-        Self::ModelFailed,
-        Self::TooLarge,
-        Self::Expired,
-        Self::NoMemory,
-        Self::BadInput,
-    ];
+const fn is_first(version: &u16) -> bool {
+    *version == first()
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn is_yes(said: &bool) -> bool {
+    *said
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

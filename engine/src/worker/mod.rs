@@ -1,7 +1,9 @@
 //! The process that owns the models of one slot, and the protocol by which the gateway asks it.
 //!
 //! # Layout
-//! - [`message`]: what is said; [`frame`]: how it is cut into frames (pure, so an async client can use it too)
+//! - [`message`]: what is said; [`failure`]: why it is not done; [`frame`]: how it is cut into frames (pure, so an async
+//!   client can use it too)
+//! - [`spoken`]: which versions of it there are (pure); [`older`]: how a peer of an older one is spoken to (pure)
 //! - [`wire`]: frames on a blocking stream, under time-outs; [`client`]: a blocking client
 //! - [`connection`] → [`desk`] → [`lanes`], which [`prepare`] an [`order`] and compute what [`plan`] (pure) chooses;
 //!   responses go out by [`outbox`]
@@ -15,6 +17,7 @@ pub mod client;
 pub mod connection;
 pub mod crew;
 pub mod desk;
+pub mod failure;
 pub mod frame;
 pub mod hang;
 pub mod jobs;
@@ -22,6 +25,7 @@ pub mod lanes;
 pub mod limits;
 pub mod memory;
 pub mod message;
+pub mod older;
 pub mod order;
 pub mod outbox;
 pub mod plan;
@@ -30,6 +34,7 @@ pub mod prepare;
 pub mod roster;
 pub mod seat;
 pub mod serve;
+pub mod spoken;
 pub mod statistics;
 pub mod version;
 pub mod wire;

@@ -7,10 +7,7 @@ use std::{
 
 use crate::{
     model::{Input, Model},
-    worker::{
-        message::{Failure, Terms},
-        seat::Seat,
-    },
+    worker::{failure::Failure, message::Terms, seat::Seat},
 };
 
 /// Takes the result of an order. Runs on the thread that computed the last part of it, so it must not wait.

@@ -10,9 +10,10 @@ use crate::{
     package::{Package, Task},
     text_tokenizer::{Special, TextError, TokenSequence},
     worker::{
+        failure::{Failure, FailureKind},
         message::{
-            AnswerInfo, AnswerText, BytesInput, Call, Embeddings, Failure, FailureKind, FileEnds,
-            Reply, Scores, Scoring, Terms, TextInput,
+            AnswerInfo, AnswerText, BytesInput, Call, Embeddings, FileEnds, Reply, Scores, Scoring,
+            Terms, TextInput,
         },
         order::Computed,
     },

@@ -15,9 +15,10 @@ use crate::{
     package::{Package, SignedFiles},
     pulse,
     worker::{
+        failure::{Failure, FailureKind},
         limits::resident_bytes,
         memory::{Held, Pinned, make_room},
-        message::{BrokenPackage, Failure, FailureKind, LoadedInfo, ModelInfo, ModelState},
+        message::{BrokenPackage, LoadedInfo, ModelInfo, ModelState},
         policy::Policy,
         seat::{NewSeat, Seat},
         version,

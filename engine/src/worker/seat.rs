@@ -139,11 +139,7 @@ impl Seat {
         let before = self.tokens_per_ms();
         let rate = if before > 0.0 { before + (rate - before) * NEWEST_COUNTS } else { rate };
         self.tokens_per_ms.store(rate.to_bits(), Ordering::Relaxed);
-        let mut statistics = self.statistics();
-        statistics.tokens += tokens;
-        statistics.compute_us.see(took_us);
-        statistics.batch_items.see(items as u64);
-        statistics.batch_tokens.see(tokens);
+        self.statistics().computed(items, tokens, took_us);
     }
 
     /// Tokens that one lane computes in a millisecond; 0 before the first batch.

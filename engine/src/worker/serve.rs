@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     io,
     net::Shutdown,
     num::NonZeroUsize,
@@ -27,11 +28,13 @@ use crate::{
     worker::{
         connection::{Connection, Incoming, Responder},
         desk::Desk,
+        failure::{Failure, FailureKind},
         hang,
         limits::{self, LimitError},
-        message::{Call, Failure, FailureKind, PROTOCOL, Reply, Response, WorkerInfo},
+        message::{Call, Reply, Response, WorkerInfo},
         policy::Policy,
         roster::{Roster, RosterError, SignedPackages},
+        spoken::Spoken,
         wire,
     },
 };
@@ -107,6 +110,8 @@ struct Shared {
     desk: Arc<Desk>,
     threads: u32,
     release: Option<Digest>,
+    /// Random, so that no other start of a worker has it.
+    start: u64,
     device: OnceLock<String>,
     stopping: AtomicBool,
     connections: Mutex<HashMap<u64, Connection>>,
@@ -133,6 +138,8 @@ pub fn run(config: WorkerConfig) -> Result<(), ServeError> {
         desk: Arc::new(desk.map_err(ServeError::Start)?),
         threads: u32::try_from(config.threads.get()).unwrap_or(u32::MAX),
         release: config.release,
+        // 0 would say that it does not say.
+        start: RandomState::new().hash_one(std::process::id()).max(1),
         device: OnceLock::new(),
         stopping: AtomicBool::new(false),
         connections: Mutex::new(HashMap::new()),
@@ -232,8 +239,9 @@ impl Shared {
     fn take(&self, incoming: Incoming, responder: &Responder) {
         let model = match &incoming.call {
             Call::Ping => return responder.send(incoming.id, Reply::Pong),
-            Call::Hello { .. } => {
-                return responder.send(incoming.id, Reply::Hello(self.info()));
+            Call::Hello { protocol, oldest } => {
+                let theirs = Spoken { oldest: *oldest, newest: *protocol };
+                return responder.send(incoming.id, self.greeted(theirs, responder));
             }
             Call::Statistics => {
                 return responder.send(incoming.id, Reply::Statistics(self.desk.statistics()));
@@ -264,18 +272,36 @@ impl Shared {
         }
     }
 
-    fn info(&self) -> WorkerInfo {
+    /// The answer to a greeting: from then on both speak the newest version that both know.
+    fn greeted(&self, theirs: Spoken, responder: &Responder) -> Reply {
+        let Some(version) = Spoken::OURS.common(theirs) else {
+            let message = format!(
+                "this worker speaks protocol {}, the gateway {theirs}: update first to a release whose agent speaks \
+                 both",
+                Spoken::OURS
+            );
+            return Reply::Failed(Failure::new(FailureKind::Unsupported, message));
+        };
+        responder.speak(version);
+        Reply::Hello(self.info(version))
+    }
+
+    fn info(&self, protocol: u16) -> WorkerInfo {
         let device =
             self.device.get().map_or("cpu (tract); adapters are still being asked", String::as_str);
+        let models = self.desk.roster().infos();
         WorkerInfo {
-            protocol: PROTOCOL,
+            protocol,
             release: self.release,
             pid: std::process::id(),
             device: device.to_owned(),
+            broken: self.desk.roster().broken().to_vec(),
             threads: self.threads,
             memory_bytes: self.desk.roster().memory_bytes(),
-            models: self.desk.roster().infos(),
-            broken: self.desk.roster().broken().to_vec(),
+            start: self.start,
+            speaks: Spoken::OURS,
+            names: models.iter().map(|model| model.name.clone()).collect(),
+            models,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Counting what a worker does: the figures of [`crate::worker::message`], written.
 
-use crate::worker::message::{FailureKind, Histogram, ModelStatistics};
+use crate::worker::{
+    failure::FailureKind,
+    message::{BatchSize, Histogram, ModelStatistics},
+};
 
 /// Upper bounds of the buckets of times, in microseconds.
 pub const TIME_BOUNDS_US: [u64; 18] = [
@@ -10,6 +13,8 @@ pub const TIME_BOUNDS_US: [u64; 18] = [
 /// Upper bounds of the buckets of sizes: items or tokens of a batch.
 pub const SIZE_BOUNDS: [u64; 14] =
     [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192];
+/// Most items by which batches are told apart; larger ones count as this many.
+pub const BATCH_ITEMS_MAX: u32 = 1_024;
 
 impl Histogram {
     /// Nothing seen yet.
@@ -51,6 +56,27 @@ impl ModelStatistics {
             loads: 0,
             unloads: 0,
             last_load_us: 0,
+            batches: Vec::new(),
+        }
+    }
+
+    /// A batch of `items` items and `tokens` tokens was computed in `took_us`.
+    pub fn computed(&mut self, items: usize, tokens: u64, took_us: u64) {
+        self.tokens += tokens;
+        self.compute_us.see(took_us);
+        self.batch_items.see(items as u64);
+        self.batch_tokens.see(tokens);
+        let items = u32::try_from(items).unwrap_or(u32::MAX).min(BATCH_ITEMS_MAX);
+        match self.batches.binary_search_by_key(&items, |batch| batch.items) {
+            Ok(at) => {
+                if let Some(batch) = self.batches.get_mut(at) {
+                    batch.count += 1;
+                    batch.compute_us = batch.compute_us.saturating_add(took_us);
+                }
+            }
+            Err(at) => {
+                self.batches.insert(at, BatchSize { items, count: 1, compute_us: took_us });
+            }
         }
     }
 
@@ -76,6 +102,18 @@ mod tests {
             histogram.see(value);
         }
         assert_eq!((histogram.counts.as_slice(), histogram.sum), ([2, 2, 2].as_slice(), 1_062));
+    }
+
+    #[test]
+    fn batches_are_counted_by_their_size() {
+        let mut model = ModelStatistics::new("m", "1");
+        for (items, took_us) in [(3, 10), (1, 4), (3, 20), (5_000, 7)] {
+            model.computed(items, 8, took_us);
+        }
+        let batches: Vec<_> =
+            model.batches.iter().map(|one| (one.items, one.count, one.compute_us)).collect();
+        assert_eq!(batches, [(1, 1, 4), (3, 2, 30), (BATCH_ITEMS_MAX, 1, 7)]);
+        assert_eq!((model.tokens, model.batch_items.count(), model.batch_tokens.sum), (32, 4, 32));
     }
 
     proptest! {

@@ -9,75 +9,17 @@ use engine::{
     model::Model,
     package::{MODEL_FILE, Package, Spec, TOKENIZER_FILE, Task},
     text_tokenizer::Special,
-    worker::message::{
-        BytesInput, Call, FailureKind, FileEnds, Reply, Scores, Scoring, Terms, TextInput,
+    worker::{
+        failure::FailureKind,
+        message::{BytesInput, Call, FileEnds, Reply, Scores, Scoring, Terms, TextInput},
     },
 };
 
 use crate::{
     fixture::{lay_scores, magika as magika_file, real, spec},
+    heads::{logits, with_head},
     worker::{Worker, empty, refused},
 };
-
-/// Weight of column `column` for state `at`.
-fn weight(at: usize, column: usize) -> f32 {
-    ((at * 7 + column * 13) % 11) as f32 / 50.0 - 0.1
-}
-
-/// The real model with a linear head of `columns` columns on the state of its first token, as a classifier has it.
-///
-/// Two protobuf messages one after the other are read as one that has the fields of both, so the head is appended.
-fn with_head(columns: usize) -> Vec<u8> {
-    let weights = (0..384).flat_map(|at| (0..columns).map(move |column| weight(at, column)));
-    let weights: Vec<u8> = weights.flat_map(f32::to_le_bytes).collect();
-    let axis = [field(1, b"axis"), number(3, 1), number(20, 2)].concat();
-    let first = [
-        field(1, b"last_hidden_state"),
-        field(1, b"head.first"),
-        field(2, b"head.state"),
-        field(4, b"Gather"),
-        field(5, &axis),
-    ];
-    let product = [
-        field(1, b"head.state"),
-        field(1, b"head.weight"),
-        field(2, b"logits"),
-        field(4, b"MatMul"),
-    ];
-    let zero = [number(2, 7), field(8, b"head.first"), field(9, &0_i64.to_le_bytes())].concat();
-    let weight = [
-        number(1, 384),
-        number(1, columns as u64),
-        number(2, 1),
-        field(8, b"head.weight"),
-        field(9, &weights),
-    ];
-    let graph = [
-        field(1, &first.concat()),
-        field(1, &product.concat()),
-        field(5, &zero),
-        field(5, &weight.concat()),
-    ];
-    [real(MODEL_FILE), field(7, &graph.concat())].concat()
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 0x7f {
-        bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
-        value >>= 7;
-    }
-    bytes.push(u8::try_from(value).unwrap());
-    bytes
-}
-
-fn number(tag: u64, value: u64) -> Vec<u8> {
-    [varint(tag << 3), varint(value)].concat()
-}
-
-fn field(tag: u64, bytes: &[u8]) -> Vec<u8> {
-    [varint(tag << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
-}
 
 fn scored(task: Task, dim: u32) -> Spec {
     let mut spec = spec();
@@ -89,7 +31,7 @@ fn scored(task: Task, dim: u32) -> Spec {
     spec
 }
 
-fn classifier() -> Spec {
+pub(crate) fn classifier() -> Spec {
     let labels = ["mail", "print", "other"].map(str::to_owned).to_vec();
     Spec {
         classification: Some(ClassificationSpec { labels, activation: Activation::Softmax }),
@@ -100,12 +42,6 @@ fn classifier() -> Spec {
 fn reranker() -> Spec {
     let rerank = Some(RerankSpec { activation: Activation::Sigmoid });
     Spec { rerank, ..scored(Task::Rerank, 1) }
-}
-
-/// The logits of `state` by the head.
-fn logits(state: &[f32], columns: usize) -> Vec<f32> {
-    let column = |column| state.iter().enumerate().map(|(at, x)| x * weight(at, column)).sum();
-    (0..columns).map(column).collect()
 }
 
 /// The real model, giving the state of the first token.
@@ -131,11 +67,16 @@ fn scores(reply: Reply) -> Scores {
 fn a_classifier_and_a_reranker_give_what_their_head_says() {
     let slot = empty();
     let text = |text: &str| GoldenInput::Text(text.into());
-    let dir = lay_scores(slot.path(), &classifier(), &with_head(3), vec![text("the printer")]);
+    let dir = lay_scores(
+        slot.path(),
+        &classifier(),
+        &with_head(real(MODEL_FILE), 3),
+        vec![text("the printer")],
+    );
     let report = Model::load(&Package::open(&dir).unwrap()).unwrap().check_golden(|| 0).unwrap();
     assert!(report.passed() && report.cases == 1, "{report:?}");
     let pair = GoldenInput::Pair("paper".into(), "the printer has none".into());
-    lay_scores(slot.path(), &reranker(), &with_head(1), vec![pair]);
+    lay_scores(slot.path(), &reranker(), &with_head(real(MODEL_FILE), 1), vec![pair]);
     let worker = Worker::start(slot);
     let mut client = worker.client();
     let states = first_states();

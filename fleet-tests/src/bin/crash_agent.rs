@@ -24,6 +24,7 @@ use agent::{
 };
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use engine::worker::spoken::Spoken;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use sd_notify::NotifyState;
 
@@ -91,8 +92,8 @@ fn run(cli: Cli, passed: PassedSockets) -> anyhow::Result<()> {
         if says == "self-check" {
             bail!("this agent does not pass its self-check, as it was built to");
         }
-        let version = env!("CARGO_PKG_VERSION");
-        writeln!(io::stdout().lock(), "{{\"version\":\"{version}\",\"protocol\":1}}")?;
+        let (version, protocol) = (env!("CARGO_PKG_VERSION"), Spoken::OURS.newest);
+        writeln!(io::stdout().lock(), "{{\"version\":\"{version}\",\"protocol\":{protocol}}}")?;
         return Ok(());
     }
     match cli.role {

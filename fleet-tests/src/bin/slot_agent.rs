@@ -26,8 +26,9 @@ fn run(words: Vec<OsString>) -> io::Result<()> {
     let role = words.first().and_then(|word| word.to_str()).unwrap_or_default();
     match role {
         "--self-check" => {
+            // The real one says as well which protocol its gateway and its worker speak; this one has none of either.
             let version = env!("CARGO_PKG_VERSION");
-            writeln!(io::stdout().lock(), "{{\"version\":\"{version}\",\"protocol\":1}}")
+            writeln!(io::stdout().lock(), "{{\"version\":\"{version}\"}}")
         }
         "gateway" => {
             let release = env::var("SOCLE_RELEASE").unwrap_or_default();
