@@ -13,8 +13,6 @@ use crate::observe::tally::Tally;
 
 /// Most models that are counted; a gateway serves those of one release.
 const MODELS_MAX: usize = 256;
-/// Most sizes of batches that are told apart; larger ones count as the last.
-const SIZES_MAX: u32 = 1024;
 /// How far back the status page looks, in seconds.
 pub const RECENT_S: u64 = 60;
 
@@ -29,10 +27,6 @@ pub struct Work {
     pub queue: Duration,
     /// Computing.
     pub compute: Duration,
-    /// Items computed at once, those of other requests included.
-    pub batch_items: u32,
-    /// Tokens computed at once.
-    pub batch_tokens: u64,
 }
 
 /// How often, and how long in all.
@@ -68,8 +62,6 @@ pub struct ModelFigures {
     pub queue: Sum,
     /// Computations.
     pub compute: Sum,
-    /// Computations by the number of items.
-    pub batches: BTreeMap<u32, Sum>,
     /// Answers in each of the last [`RECENT_S`] seconds.
     recent: Recent,
 }
@@ -133,8 +125,6 @@ impl Figures {
                 figures.tokens += work.tokens;
                 figures.queue.add(work.queue);
                 figures.compute.add(work.compute);
-                let size = work.batch_items.min(SIZES_MAX);
-                figures.batches.entry(size).or_default().add(work.compute);
             }
         });
     }
@@ -183,8 +173,6 @@ mod tests {
         tokens: 20,
         queue: Duration::from_millis(1),
         compute: Duration::from_millis(3),
-        batch_items: 5,
-        batch_tokens: 50,
     };
 
     #[test]
@@ -197,7 +185,7 @@ mod tests {
         assert_eq!((of.items, of.tokens, of.last), (4, 40, UnixMs(7_000)));
         assert_eq!(of.success, Sum { count: 2, ns: 12_000_000 });
         assert_eq!(of.fail, Sum { count: 1, ns: 1_000_000 });
-        assert_eq!(of.batches.get(&5), Some(&Sum { count: 2, ns: 6_000_000 }));
+        assert_eq!(of.compute, Sum { count: 2, ns: 6_000_000 });
         assert!(figures.latency_us("m").1 >= 7_000);
         assert_eq!(figures.of("other").success.count, 0);
     }

@@ -50,8 +50,6 @@ pub struct InferenceMetrics {
     request: Histograms,
     queue: Histograms,
     compute: Histograms,
-    batch_items: Histograms,
-    batch_tokens: Histograms,
     items: Family<Served, Counter>,
     tokens: Family<Served, Counter>,
     errors: Family<Failed, Counter>,
@@ -60,16 +58,6 @@ pub struct InferenceMetrics {
 /// 0.5 ms to 16 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.0005, 2.0, 16))
-}
-
-/// 1 to 1024.
-fn items() -> Histogram {
-    Histogram::new(exponential_buckets(1.0, 2.0, 11))
-}
-
-/// 8 to 65536.
-fn tokens() -> Histogram {
-    Histogram::new(exponential_buckets(8.0, 2.0, 14))
 }
 
 impl InferenceMetrics {
@@ -81,8 +69,6 @@ impl InferenceMetrics {
             request: histograms(seconds),
             queue: histograms(seconds),
             compute: histograms(seconds),
-            batch_items: histograms(items),
-            batch_tokens: histograms(tokens),
             items: Family::default(),
             tokens: Family::default(),
             errors: Family::default(),
@@ -94,21 +80,6 @@ impl InferenceMetrics {
         ];
         for (name, help, family) in times {
             registry.register_with_unit(name, help, Unit::Seconds, family.clone());
-        }
-        let sizes = [
-            (
-                "inference_batch_items",
-                "Items that were computed at once with a request's own",
-                &metrics.batch_items,
-            ),
-            (
-                "inference_batch_tokens",
-                "Tokens that were computed at once with a request's own",
-                &metrics.batch_tokens,
-            ),
-        ];
-        for (name, help, family) in sizes {
-            registry.register(name, help, family.clone());
         }
         registry.register("inference_items", "Items computed for callers", metrics.items.clone());
         registry.register(
@@ -134,9 +105,7 @@ impl InferenceMetrics {
         if model == NO_MODEL {
             return;
         }
-        for family in
-            [&self.request, &self.queue, &self.compute, &self.batch_items, &self.batch_tokens]
-        {
+        for family in [&self.request, &self.queue, &self.compute] {
             drop(family.get_or_create(&served));
         }
         drop(self.items.get_or_create(&served));
@@ -150,8 +119,6 @@ impl InferenceMetrics {
         if let Some(work) = work {
             self.queue.get_or_create(&served).observe(work.queue.as_secs_f64());
             self.compute.get_or_create(&served).observe(work.compute.as_secs_f64());
-            self.batch_items.get_or_create(&served).observe(f64::from(work.batch_items));
-            self.batch_tokens.get_or_create(&served).observe(work.batch_tokens as f64);
             self.items.get_or_create(&served).inc_by(u64::from(work.items));
             self.tokens.get_or_create(&served).inc_by(work.tokens);
         }

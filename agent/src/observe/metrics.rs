@@ -1,7 +1,7 @@
 //! Figures for Prometheus. Every series exists from the start with the value 0, so that an alert on a rate works before
 //! the first event.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -15,7 +15,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::observe::{collector, inference_metrics::InferenceMetrics};
+use crate::observe::{
+    collector, inference_metrics::InferenceMetrics, worker_figures::WorkerFigures,
+};
 
 /// Routes that are counted one by one; everything else is `other`.
 pub const ROUTES: [&str; 23] = [
@@ -53,6 +55,8 @@ pub struct Metrics {
     seconds: Family<Route, Histogram>,
     /// Of inference, by model.
     pub inference: InferenceMetrics,
+    /// Of the worker's batches.
+    pub worker: Arc<WorkerFigures>,
     /// Spans for the collector of traces.
     pub spans: collector::Counts,
     /// Requests being answered.
@@ -103,6 +107,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("socle");
         let mut metrics = Self {
             inference: InferenceMetrics::new(slot, &mut registry),
+            worker: Arc::new(WorkerFigures::new(slot)),
             registry,
             spans: collector::Counts::default(),
             requests: Family::default(),
@@ -134,6 +139,7 @@ impl Metrics {
     fn register(&mut self, version: &str, slot: &str, release: &str) {
         let build = Build { version: version.into(), slot: slot.into(), release: release.into() };
         let registry = &mut self.registry;
+        registry.register_collector(Box::new(Arc::clone(&self.worker)));
         registry.register("gateway", "Version, slot and release of this gateway", Info::new(build));
         registry.register("http_requests", "Requests to the local API", self.requests.clone());
         registry.register_with_unit(

@@ -4,7 +4,8 @@
 //! - [`status`]: the one shared picture of this process; [`tally`]: how many answers, how fast; [`figures`]: the same by
 //!   model
 //! - [`events`]: things nobody may miss, on their way to the outbox; [`heartbeat`]: which loop still turns
-//! - [`metrics`]: for Prometheus, [`inference_metrics`] by model, written in either of two forms ([`exposition`])
+//! - [`metrics`]: for Prometheus, [`inference_metrics`] by model, [`worker_figures`] of the worker's batches, written in
+//!   either of two forms ([`exposition`])
 //! - [`trace_context`]: which trace a request belongs to; [`span`]: a request as a trace shows it; [`collector`]: where
 //!   traces go
 //! - [`vitals`]: of the host; [`clock`]: the one place that reads the time; [`built`]: when this agent was made
@@ -27,3 +28,4 @@ pub mod stopping;
 pub mod tally;
 pub mod trace_context;
 pub mod vitals;
+pub mod worker_figures;

@@ -103,8 +103,6 @@ fn written(span: &Span) -> Vec<Value> {
         let sizes = [
             ("socle.items", Attribute::Number(u64::from(work.items))),
             ("socle.tokens", Attribute::Number(work.tokens)),
-            ("socle.batch.items", Attribute::Number(u64::from(work.batch_items))),
-            ("socle.batch.tokens", Attribute::Number(work.batch_tokens)),
         ];
         all.push(part(span, "compute", (computing, done), &sizes));
     }
@@ -153,14 +151,7 @@ mod tests {
     fn the_parts_of_the_work_lie_within_their_request() {
         let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let ms = Duration::from_millis;
-        let work = Work {
-            items: 1,
-            tokens: 9,
-            queue: ms(1),
-            compute: ms(5),
-            batch_items: 3,
-            batch_tokens: 30,
-        };
+        let work = Work { items: 1, tokens: 9, queue: ms(1), compute: ms(5) };
         let span = Span {
             context: TraceContext::from_headers(Some(given), Some("a=b")),
             name: "POST /embed".into(),

@@ -1,5 +1,7 @@
 //! `/healthz`, `/livez`, `/readyz`, `/metrics`.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::State,
@@ -15,6 +17,9 @@ use crate::{
         refused::{Dialect, Refused},
     },
 };
+
+/// Longest wait for what the worker counts: whoever scrapes waits for it.
+const STATISTICS_MAX: Duration = Duration::from_secs(1);
 
 /// The process answers: enough to keep it running.
 pub async fn livez() -> Response {
@@ -40,7 +45,7 @@ pub async fn readyz(State(context): State<Context>) -> Response {
 
 /// Figures for Prometheus, in OpenMetrics where that is asked for.
 pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
-    let models = context.status.look(|snapshot| {
+    let models: Vec<String> = context.status.look(|snapshot| {
         context.metrics.ready.set(i64::from(snapshot.ready()));
         match &snapshot.worker {
             WorkerHealth::Ready { models, .. } => {
@@ -51,6 +56,13 @@ pub async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Resp
             }
         }
     });
+    // One that is not there is not started for this.
+    if let (Some(worker), false) = (&context.worker, models.is_empty()) {
+        match worker.statistics(STATISTICS_MAX).await {
+            Ok(statistics) => context.metrics.worker.show(statistics),
+            Err(reason) => tracing::debug!(%reason, "the worker does not say what it counts"),
+        }
+    }
     for model in models {
         context.metrics.inference.know(&model);
     }

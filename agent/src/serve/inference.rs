@@ -149,7 +149,5 @@ fn note(context: &Context, queue_us: u64, compute_us: u64, tokens: &[u32]) {
         tokens,
         queue: Duration::from_micros(queue_us),
         compute: Duration::from_micros(compute_us),
-        batch_items: items,
-        batch_tokens: tokens,
     });
 }

@@ -79,8 +79,6 @@ pub fn computed(work: Work) {
                 tokens: before.tokens.saturating_add(work.tokens),
                 queue: before.queue + work.queue,
                 compute: before.compute + work.compute,
-                batch_items: before.batch_items.max(work.batch_items),
-                batch_tokens: before.batch_tokens.max(work.batch_tokens),
             },
         });
     });

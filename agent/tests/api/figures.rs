@@ -42,6 +42,11 @@ fn every_series_of_a_model_is_there_before_it_is_asked_and_counts_after() {
     for line in [
         "socle_inference_request_seconds_count{model=\"it-faq\",slot=\"a\"} 1",
         "socle_inference_items_total{model=\"it-faq\",slot=\"a\"} 2",
+        // As the worker computed them: both at once.
+        "socle_inference_batch_items_count{model=\"it-faq\",slot=\"a\"} 1",
+        "socle_inference_batch_items_sum{model=\"it-faq\",slot=\"a\"} 2.0",
+        "socle_inference_batch_items_bucket{le=\"1.0\",model=\"it-faq\",slot=\"a\"} 0",
+        "socle_inference_batch_items_bucket{le=\"2.0\",model=\"it-faq\",slot=\"a\"} 1",
         "socle_inference_errors_total{model=\"it-faq\",slot=\"a\",kind=\"bad_request\"} 1",
         "socle_inference_errors_total{model=\"none\",slot=\"a\",kind=\"not_found\"} 1",
     ] {

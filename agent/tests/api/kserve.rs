@@ -88,6 +88,12 @@ fn what_is_served_and_how_it_went_is_told_by_the_extensions() {
         let times = &stats["inference_stats"];
         assert_eq!((&times["success"]["count"], &times["fail"]["count"]), (&json!(1), &json!(1)));
         assert!(times["compute_infer"]["ns"].as_u64().unwrap() > 0, "{stats}");
+        assert_eq!(stats["execution_count"], 1, "{stats}");
+        let batch = &stats["batch_stats"][0];
+        assert_eq!(
+            (&batch["batch_size"], &batch["compute_infer"]["count"]),
+            (&json!(3), &json!(1))
+        );
         assert!(
             times["success"]["ns"].as_u64() >= times["compute_infer"]["ns"].as_u64(),
             "{stats}"
@@ -96,6 +102,36 @@ fn what_is_served_and_how_it_went_is_told_by_the_extensions() {
     }
     assert_eq!(gateway.get("/v2/models/gpt/stats").status, 404);
     assert_eq!(gateway.get("/v2/models/it-faq/versions/9/config").status, 404);
+}
+
+#[test]
+fn batches_are_shown_as_the_worker_computed_them_and_not_as_they_were_asked() {
+    let gateway = Gateway::with_model();
+    // More tokens than the first batch of a model takes.
+    let text = "the printer on the second floor is out of paper and blinks";
+    let body = json!({"model": MODEL, "input": vec![text; 40]});
+    assert_eq!(gateway.post("/v1/embeddings", &body).status, 200);
+    let said = gateway.get(&format!("/v2/models/{MODEL}/stats")).json();
+    let stats = &said["model_stats"][0];
+    let executions = stats["execution_count"].as_u64().unwrap();
+    assert!((2..=40).contains(&executions), "{stats}");
+    let batches: Vec<(u64, u64)> = stats["batch_stats"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|batch| {
+            let number = |value: &Value| value.as_u64().unwrap();
+            (number(&batch["batch_size"]), number(&batch["compute_infer"]["count"]))
+        })
+        .collect();
+    assert_eq!(batches.iter().map(|(_, count)| count).sum::<u64>(), executions);
+    assert_eq!(batches.iter().map(|(size, count)| size * count).sum::<u64>(), 40, "{stats}");
+    assert!(batches.iter().all(|(size, _)| *size < 40), "{stats}");
+    let figures = String::from_utf8(gateway.get("/metrics").body).unwrap();
+    for (sum, value) in [("items_count", executions.to_string()), ("items_sum", "40.0".into())] {
+        let line = format!("socle_inference_batch_{sum}{{model=\"{MODEL}\",slot=\"a\"}} {value}");
+        assert!(figures.lines().any(|there| there == line), "{line} is not in\n{figures}");
+    }
 }
 
 #[test]

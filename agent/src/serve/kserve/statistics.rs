@@ -1,20 +1,22 @@
-//! The statistics extension: how each model's requests went since this gateway started.
+//! The statistics extension: how each model's requests went since this gateway started, and what its worker computed at
+//! once since that started.
 
 use axum::{
     Json,
     extract::{Path, State},
     response::{IntoResponse as _, Response},
 };
-use engine::worker::message::ModelInfo;
+use engine::worker::message::{BatchSize, ModelInfo, ModelStatistics};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     observe::figures::{Figures, Sum},
     serve::{
-        context::Context,
+        context::{CALL_MAX, Context},
         kserve::rest,
         refused::{Dialect, Refused},
+        trail,
     },
 };
 
@@ -86,53 +88,66 @@ impl From<Sum> for Duration {
     }
 }
 
-/// Statistics of `models`.
-pub fn of(context: &Context, models: Vec<ModelInfo>) -> Vec<Statistics> {
-    models.into_iter().map(|model| one(&context.figures, model)).collect()
+/// Statistics of `models`: how requests went, by this gateway; what was computed at once, by its worker.
+///
+/// # Errors
+/// There is no worker, or it does not say.
+pub async fn of(context: &Context, models: Vec<ModelInfo>) -> Result<Vec<Statistics>, Refused> {
+    let worker = context.worker()?.statistics(trail::time_left(CALL_MAX)).await?;
+    let one = |model: ModelInfo| {
+        let computed = worker
+            .models
+            .iter()
+            .find(|there| there.name == model.name && there.version == model.version);
+        one(&context.figures, model, computed)
+    };
+    Ok(models.into_iter().map(one).collect())
 }
 
-fn one(figures: &Figures, model: ModelInfo) -> Statistics {
+fn one(figures: &Figures, model: ModelInfo, computed: Option<&ModelStatistics>) -> Statistics {
     let figures = figures.of(&model.name);
     // What is not told apart was done as often, in no time of its own.
-    let within = |sum: Sum| Duration { count: sum.count, ns: 0 };
-    let batch_stats = figures
-        .batches
-        .iter()
-        .map(|(size, sum)| Batch {
-            batch_size: u64::from(*size),
-            compute_input: within(*sum),
-            compute_infer: (*sum).into(),
-            compute_output: within(*sum),
-        })
-        .collect();
+    let within = |sum: Duration| Duration { count: sum.count, ns: 0 };
+    let compute = Duration::from(figures.compute);
+    let batches = computed.map(|computed| computed.batches.as_slice()).unwrap_or_default();
+    let batch = |batch: &BatchSize| {
+        let sum = Duration { count: batch.count, ns: batch.compute_us.saturating_mul(1_000) };
+        Batch {
+            batch_size: u64::from(batch.items),
+            compute_input: within(sum),
+            compute_infer: sum,
+            compute_output: within(sum),
+        }
+    };
     Statistics {
         name: model.name,
         version: model.version,
         last_inference: figures.last.0,
-        inference_count: figures.items,
-        execution_count: figures.compute.count,
+        inference_count: computed.map_or(0, |computed| computed.items),
+        execution_count: batches.iter().map(|batch| batch.count).sum(),
         inference_stats: Times {
             success: figures.success.into(),
             fail: figures.fail.into(),
             queue: figures.queue.into(),
-            compute_input: within(figures.compute),
-            compute_infer: figures.compute.into(),
-            compute_output: within(figures.compute),
+            compute_input: within(compute),
+            compute_infer: compute,
+            compute_output: within(compute),
             cache_hit: Duration::default(),
             cache_miss: Duration::default(),
         },
-        batch_stats,
+        batch_stats: batches.iter().map(batch).collect(),
     }
 }
 
 /// `GET /v2/models/stats`.
 pub async fn all(State(context): State<Context>) -> Response {
-    respond(context.models().await.map(|models| of(&context, models)))
+    respond(&context, context.models().await).await
 }
 
 /// `GET /v2/models/{model}/stats`.
 pub async fn model(State(context): State<Context>, Path(name): Path<String>) -> Response {
-    respond(context.model(&name).await.map(|model| of(&context, vec![model])))
+    let model = context.model(&name).await;
+    respond(&context, model.map(|model| vec![model])).await
 }
 
 /// `GET /v2/models/{model}/versions/{version}/stats`.
@@ -141,10 +156,14 @@ pub async fn version(
     Path((name, version)): Path<(String, String)>,
 ) -> Response {
     let model = rest::versioned(&context, &name, &version).await;
-    respond(model.map(|model| of(&context, vec![model])))
+    respond(&context, model.map(|model| vec![model])).await
 }
 
-fn respond(statistics: Result<Vec<Statistics>, Refused>) -> Response {
+async fn respond(context: &Context, models: Result<Vec<ModelInfo>, Refused>) -> Response {
+    let statistics = match models {
+        Ok(models) => of(context, models).await,
+        Err(refused) => Err(refused),
+    };
     match statistics {
         Ok(statistics) => Json(json!({ "model_stats": statistics })).into_response(),
         Err(refused) => refused.into_response(Dialect::Kserve),

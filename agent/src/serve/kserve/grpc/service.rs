@@ -144,8 +144,8 @@ async fn model_statistics(
     } else {
         vec![rest::versioned(context, &asked.name, &asked.version).await?]
     };
-    let model_stats =
-        statistics::of(context, models).into_iter().map(convert::statistics).collect();
+    let model_stats = statistics::of(context, models).await?;
+    let model_stats = model_stats.into_iter().map(convert::statistics).collect();
     Ok(ModelStatisticsResponse { model_stats })
 }
 
