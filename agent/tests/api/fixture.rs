@@ -32,7 +32,10 @@ use agent::{
 use engine::{
     pack::{FaqRecipe, GoldenRecipe, Recipe, pack},
     package::{FAQ_FILE, MODEL_FILE, Spec, TOKENIZER_FILE},
-    worker::serve::{MemoryLimit, WorkerConfig, run},
+    worker::{
+        policy::Policy,
+        serve::{MemoryLimit, WorkerConfig, run},
+    },
 };
 use protocol::{digest::Digest, id::Slot};
 use serde_json::Value;
@@ -205,17 +208,23 @@ fn serve_unix(context: &Context, path: &Path, taking: watch::Receiver<Taking>) -
 
 /// A client of a worker with the models in `folder`, if there are any.
 pub(crate) fn worker_of(folder: &TempDir) -> Option<WorkerClient> {
+    worker_under(folder, Policy::default())
+}
+
+/// The same of a worker that shares the machine so.
+pub(crate) fn worker_under(folder: &TempDir, policy: Policy) -> Option<WorkerClient> {
     if !folder.path().join("models").exists() {
         return None;
     }
     let socket = folder.path().join("worker.sock");
-    serve_models(folder.path(), UnixListener::bind(&socket).unwrap());
+    serve_models(folder.path(), UnixListener::bind(&socket).unwrap(), policy);
     Some(WorkerClient::new(socket))
 }
 
-fn serve_models(slot: &Path, listener: UnixListener) {
+fn serve_models(slot: &Path, listener: UnixListener, policy: Policy) {
     let config = WorkerConfig {
         threads: NonZeroUsize::MIN,
+        policy,
         memory: MemoryLimit::Unlimited,
         ..WorkerConfig::new(slot.to_owned(), listener)
     };
@@ -223,7 +232,7 @@ fn serve_models(slot: &Path, listener: UnixListener) {
 }
 
 /// Reads one file of the real model. It is fetched, not committed.
-fn real(file: &str) -> Vec<u8> {
+pub(crate) fn real(file: &str) -> Vec<u8> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
     let dir = env::var_os("SOCLE_MODEL_DIR").map(PathBuf::from);
@@ -286,6 +295,6 @@ fn lines(values: impl IntoIterator<Item = Value>) -> Vec<u8> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a temporary folder of a test needs no durability")]
-fn put(path: &Path, bytes: &[u8]) {
+pub(crate) fn put(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }

@@ -35,6 +35,7 @@ struct Client {
 struct Failed {
     code: u32,
     message: String,
+    again_ms: Option<u64>,
 }
 
 impl Client {
@@ -85,7 +86,8 @@ impl Client {
         let code = text("grpc-status").unwrap().parse().unwrap();
         if code != 0 {
             let message = percent_decoded(&text("grpc-message").unwrap_or_default());
-            return Err(Failed { code, message });
+            let again_ms = text("grpc-retry-pushback-ms").map(|ms| ms.parse().unwrap());
+            return Err(Failed { code, message, again_ms });
         }
         let bytes = body.to_bytes();
         assert_eq!(bytes[0], 0, "not compressed");
@@ -134,6 +136,15 @@ fn raw(texts: &[&str]) -> Bytes {
 fn typed(texts: &[&'static str]) -> Option<InferTensorContents> {
     let bytes_contents = texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect();
     Some(InferTensorContents { bytes_contents, ..InferTensorContents::default() })
+}
+
+/// The code by which one text is refused, and after how many milliseconds it may be sent again.
+pub(crate) async fn refusal(gateway: &Gateway, refused: &str) -> (u32, Option<u64>) {
+    let mut client = Client::connect(gateway).await;
+    let asked = request(vec![text(1)], vec![raw(&[refused])]);
+    let failed = client.call::<ModelInferResponse>("ModelInfer", asked).await.unwrap_err();
+    assert!(failed.message.contains("wait already: try again in"), "{failed:?}");
+    (failed.code, failed.again_ms)
 }
 
 #[test]

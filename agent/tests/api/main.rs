@@ -9,10 +9,13 @@ mod first_protocol;
 mod fixture;
 mod grpc;
 mod hand_over;
+#[path = "../../../engine/tests/engine/heads.rs"]
+mod heads;
 mod http;
 mod kserve;
 mod page;
 mod refusals;
+mod scores;
 mod traces;
 mod versions;
 mod workers;

@@ -1,10 +1,11 @@
 //! Bad input: each is refused with the thing named, and nothing is counted as our failure.
 
+use engine::worker::{lanes::QueuePolicy, policy::Policy};
 use serde_json::json;
 
 use crate::{
-    fixture::{Gateway, MODEL},
-    http,
+    fixture::{Gateway, MODEL, TOKEN, slot, worker_under},
+    grpc, http,
 };
 
 #[test]
@@ -116,6 +117,81 @@ fn what_is_not_http_harms_nobody_else() {
     odd.read_to_end(&mut said).unwrap();
     assert!(said.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&said));
     assert_eq!(gateway.get("/livez").status, 200);
+}
+
+/// The queue of this worker holds nothing, so it is always full: what comes of that does not hang on the machine's speed.
+#[test]
+fn a_full_queue_says_when_to_come_back() {
+    let folder = slot();
+    let standard = Policy::default();
+    let queue = QueuePolicy { orders_max: 0, ..standard.queue };
+    let worker = worker_under(&folder, Policy { queue, ..standard });
+    let gateway = Gateway::start(folder, worker);
+    let text = "How do I reset my password?";
+    let tensor = json!({"inputs": [
+        {"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]}]});
+    let ranked = json!({"query": text, "texts": [text]});
+    let documents = json!({"query": text, "documents": [text]});
+    let compared = json!({"inputs": {"source_sentence": text, "sentences": [text]}});
+    let infer = format!("/v2/models/{MODEL}/infer");
+    let version = format!("/v2/models/{MODEL}/versions/1/infer");
+    // Where each dialect's clients find the message, and what they find beside it.
+    let cases = [
+        ("/v1/embeddings", json!({"model": MODEL, "input": text}), "/error/message"),
+        ("/v1/ask", json!({"question": text}), "/error/message"),
+        (infer.as_str(), tensor.clone(), "/error"),
+        (version.as_str(), tensor, "/error"),
+        ("/embed", json!({"inputs": text}), "/error"),
+        ("/", json!({"inputs": text}), "/error"),
+        ("/similarity", compared, "/error"),
+        ("/rerank", ranked, "/error"),
+        ("/rerank", documents.clone(), "/message"),
+        ("/v1/rerank", documents.clone(), "/message"),
+        ("/v2/rerank", documents, "/message"),
+        ("/invocations", json!({"inputs": [text]}), "/message"),
+    ];
+    let refusals = cases.len();
+    for (path, body, place) in cases {
+        let headers = ["Content-Type: application/json"];
+        let (request, bytes) = (format!("POST {path}"), body.to_string().into_bytes());
+        let mut stream = http::connect(gateway.address);
+        let refused = http::send_with(&mut stream, &request, Some(TOKEN), &headers, &bytes);
+        assert_eq!(refused.status, 429, "{path}: {}", refused.head);
+        let seconds = refused.header("retry-after").map(|seconds| seconds.parse::<u32>().unwrap());
+        assert!(seconds.is_some_and(|seconds| (1..=30).contains(&seconds)), "{path}: {seconds:?}");
+        let said = refused.json();
+        let message = said.pointer(place).and_then(|message| message.as_str()).unwrap_or_default();
+        assert!(message.contains("wait already: try again in"), "{path}: {said}");
+    }
+    let kinds = [
+        (
+            "/v1/embeddings",
+            json!({"model": MODEL, "input": text}),
+            "/error/type",
+            "rate_limit_error",
+        ),
+        ("/embed", json!({"inputs": text}), "/error_type", "Overloaded"),
+        ("/invocations", json!({"inputs": [text]}), "/error_code", "REQUEST_LIMIT_EXCEEDED"),
+    ];
+    let again = kinds.len();
+    for (path, body, place, kind) in kinds {
+        let headers = ["Content-Type: application/json"];
+        let mut stream = http::connect(gateway.address);
+        let body = body.to_string().into_bytes();
+        let request = format!("POST {path}");
+        let refused = http::send_with(&mut stream, &request, Some(TOKEN), &headers, &body).json();
+        assert_eq!(refused.pointer(place).and_then(|kind| kind.as_str()), Some(kind), "{path}");
+    }
+    // Over gRPC it is a code and a hint for clients that retry.
+    let (code, pushback_ms) = gateway.runtime.block_on(grpc::refusal(&gateway, text));
+    assert_eq!(code, 8, "RESOURCE_EXHAUSTED");
+    assert!(pushback_ms.is_some_and(|ms| (1_000..=30_000).contains(&ms)), "{pushback_ms:?}");
+    let figures = String::from_utf8(gateway.get("/metrics").body).unwrap();
+    let line = format!(
+        "socle_inference_errors_total{{model=\"{MODEL}\",slot=\"a\",kind=\"overloaded\"}} {}",
+        refusals + again + 1
+    );
+    assert!(figures.lines().any(|there| there == line), "{line} is not in\n{figures}");
 }
 
 #[test]
