@@ -19,6 +19,7 @@ pub(super) fn of(net: &Net) -> Option<WeightForm> {
             Fused::Table(_)
             | Fused::Norm(_)
             | Fused::Gelu
+            | Fused::Sum
             | Fused::Attention(_)
             | Fused::Positions(_)
             | Fused::FirstTokens => {}
