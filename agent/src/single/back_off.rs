@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(1);
 /// A child that ran this long is thought well, and waits shortly again.
 const WELL: Duration = Duration::from_secs(10);
 
-/// The pauses of one kind of child: 100 ms, doubled with every short life, at most 2 s.
+/// The pauses of one kind of child: 100 ms, doubled with every short life, at most 1 s: a worker is to be back within 2.
 #[derive(Clone, Debug)]
 pub struct BackOff {
     next: Duration,
@@ -40,6 +40,6 @@ mod tests {
         let mut back_off = BackOff::default();
         let pauses =
             [0, 1, 0, 9, 0, 0, 11, 0].map(|s| back_off.after(Duration::from_secs(s)).as_millis());
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 100, 200]);
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000, 100, 200]);
     }
 }
