@@ -1,9 +1,6 @@
 //! A model that looks at numbers of a fixed width: one plan for each number of rows that is computed at once.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use tract_onnx::prelude::{
     Datum, InferenceFact, InferenceModelExt as _, IntoRunnable as _, IntoTensor as _, Tensor,
@@ -11,6 +8,7 @@ use tract_onnx::prelude::{
 };
 
 use crate::{
+    cause::caught,
     encoder::{EncodeError, LoadError},
     encoder_spec::EncoderSpec,
     graph::plan,
@@ -126,13 +124,4 @@ fn prepare(
     graph.set_input_fact(0, InferenceFact::dt_shape(i32::datum_type(), shape))?;
     graph.select_outputs_by_name([&spec.output])?;
     graph.into_typed()?.into_decluttered()?.into_optimized()?.into_runnable()
-}
-
-/// What `work` gives, or what it said when it panicked.
-fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        text.unwrap_or("no message").chars().take(300).collect()
-    })
 }

@@ -3,12 +3,7 @@
 //! tract panics, hangs and allocates without bound on a hostile file: this runs in a worker process only. Panics are
 //! caught here and become errors, the rest is held by [`crate::worker::limits`] and by the gateway's time-outs.
 
-use std::{
-    num::NonZeroUsize,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tract_onnx::{
     prelude::{TValue, TVec, Tensor, TractError, tvec},
@@ -16,6 +11,7 @@ use tract_onnx::{
 };
 
 use crate::{
+    cause::caught,
     encoder_spec::{EncoderInput, EncoderSpec, Pooling},
     graph::{
         feeds::{Feeds, SEGMENTS},
@@ -137,10 +133,10 @@ impl Encoder {
                 .contains(&EncoderInput::AttentionMask)
                 .then(|| EncoderInput::AttentionMask.name().to_owned()),
         };
-        let prepared = catch_unwind(AssertUnwindSafe(|| -> Result<_, LoadError> {
+        let prepared = caught(|| -> Result<_, LoadError> {
             Ok(plan::encoder(onnx, nodes_max, &feeds, &spec.output, Arc::clone(&threads))?)
-        }))
-        .unwrap_or_else(|panic| Err(LoadError::Panic { message: panic_message(&*panic) }))?;
+        })
+        .unwrap_or_else(|message| Err(LoadError::Panic { message }))?;
         for name in &prepared.inputs {
             let fed = name == SEGMENTS || spec.inputs.iter().any(|input| input.name() == name);
             if !fed {
@@ -171,8 +167,7 @@ impl Encoder {
         }
         let run = |group: &[Sequence<'_>]| {
             pulse::step(group.iter().map(|sequence| sequence.ids.len()).sum());
-            catch_unwind(AssertUnwindSafe(|| self.run(group)))
-                .unwrap_or_else(|panic| Err(EncodeError::Panic { message: panic_message(&*panic) }))
+            caught(|| self.run(group)).unwrap_or_else(|message| Err(EncodeError::Panic { message }))
         };
         if self.is_ragged() {
             return run(sequences);
@@ -311,10 +306,4 @@ impl Encoder {
             Err(EncodeError::NotFinite)
         }
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").chars().take(300).collect()
 }

@@ -11,6 +11,7 @@
 //!   [`bytes_model`]: a model of a fixed shape, of which [`magika`] is one
 //! - [`assistant`]: the best entry or an abstention, by vectors ([`index`]) and words ([`lexical`]) that [`blend`] makes one
 //!   score of; [`calibrate`]: which blend, where to put the threshold, and what it costs
+//! - [`tensor_model`]: any graph on any tensors, by the same reader
 //! - [`model`]: a package opened and loaded; [`golden`]: the proof that it answers as it did when it was packed
 //! - [`pack`]: the derived files of a new package
 //! - [`kernels`]: the arithmetic of encoders on the CPU
@@ -40,6 +41,7 @@ pub mod package;
 pub mod pooling;
 pub mod pulse;
 pub mod sequence;
+pub mod tensor_model;
 pub mod text_tokenizer;
 pub mod weight_form;
 pub mod worker;

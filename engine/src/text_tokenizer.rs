@@ -7,7 +7,7 @@ use tokenizers::{
     EncodeInput, Encoding, Model as _, OffsetType, PreTokenizer as _, Tokenizer, TruncationParams,
 };
 
-use crate::sequence::Sequence;
+use crate::{cause, sequence::Sequence};
 
 /// Reads text as one model does.
 #[derive(Debug, Clone)]
@@ -104,13 +104,11 @@ impl TextTokenizer {
         text_bytes_max: usize,
         tokens_max: usize,
     ) -> Result<Self, TokenizerError> {
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(TokenizerError::NotATokenizer)?;
+        let mut tokenizer =
+            caught(|| Tokenizer::from_bytes(json)).map_err(TokenizerError::NotATokenizer)?;
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(Some(TruncationParams {
-                max_length: tokens_max,
-                ..Default::default()
-            }))
+        let cut = TruncationParams { max_length: tokens_max, ..Default::default() };
+        caught(|| tokenizer.with_truncation(Some(cut)).map(|_| ()))
             .map_err(|source| TokenizerError::Truncation { tokens_max, source })?;
         Ok(Self { tokenizer, text_bytes_max, tokens_max })
     }
@@ -146,12 +144,12 @@ impl TextTokenizer {
     /// The text is too long, or cannot be read.
     pub fn read(&self, text: &str, special: Special) -> Result<Tokens, TextError> {
         self.check_length(text)?;
-        let first = self.tokenizer.encode(text, true).map_err(TextError::Tokenize)?;
+        let first = caught(|| self.tokenizer.encode(text, true)).map_err(TextError::Tokenize)?;
         let mask = first.get_special_tokens_mask();
         let added = |at: &usize| mask.get(*at) == Some(&1);
         let in_front = (0..mask.len()).take_while(added).count();
         let behind = (in_front..mask.len()).rev().take_while(added).count();
-        let whole = self.uncut(text).map_err(TextError::Tokenize)?;
+        let whole = caught(|| self.uncut(text)).map_err(TextError::Tokenize)?;
         let mut tokens = Tokens::default();
         if special == Special::Keep {
             tokens.push(&first, 0..in_front);
@@ -168,11 +166,11 @@ impl TextTokenizer {
     /// # Errors
     /// The tokenizer cannot make text of them.
     pub fn decode(&self, ids: &[u32], special: Special) -> Result<String, TextError> {
-        self.tokenizer.decode(ids, special == Special::Leave).map_err(TextError::Decode)
+        caught(|| self.tokenizer.decode(ids, special == Special::Leave)).map_err(TextError::Decode)
     }
 
     /// The tokens of `text` alone. What cuts texts stops reading early, so this goes the same way without it.
-    fn uncut(&self, text: &str) -> Result<Encoding, tokenizers::Error> {
+    fn uncut(&self, text: &str) -> tokenizers::Result<Encoding> {
         let tokenizer = &self.tokenizer;
         let added = tokenizer.get_added_vocabulary();
         let mut pieces = added.extract_and_normalize(tokenizer.get_normalizer(), text);
@@ -197,7 +195,7 @@ impl TextTokenizer {
 
     fn encode<'s>(&self, input: impl Into<EncodeInput<'s>>) -> Result<Encoding, TextError> {
         // Without offsets: nobody asks where a token stood.
-        self.tokenizer.encode_fast(input, true).map_err(TextError::Tokenize)
+        caught(|| self.tokenizer.encode_fast(input, true)).map_err(TextError::Tokenize)
     }
 
     fn sequence(&self, encoding: &Encoding) -> Result<TokenSequence, TextError> {
@@ -230,4 +228,12 @@ impl TokenSequence {
     pub fn as_sequence(&self) -> Sequence<'_> {
         Sequence { ids: &self.ids, second_at: self.second_at }
     }
+}
+
+/// A tokenizer may be one that nobody tried, such as one whose template names words that it does not have: what panics in
+/// it is an error.
+fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    cause::caught(work).unwrap_or_else(|message| {
+        Err(format!("the tokenizer made the engine panic: {message}").into())
+    })
 }

@@ -28,6 +28,8 @@ Examples:
   cargo xtask attacks --fuzz 10000     all attacks; tough and python-tuf as other clients
   cargo xtask crash --states           every cut, kill and fault of a modelled disk
   cargo xtask crash --blocks 200       power cuts of a disk under ext4; 2000 for the long form
+  cargo xtask conformance              the node tests of ONNX beside the written list
+  cargo xtask hostile                  hostile models and inputs at a real agent
   cargo xtask swap --swaps 50          releases replaced under load; no request may fail
   cargo xtask bench engine             the engine beside onnxruntime, OpenVINO and fastembed
   cargo xtask bench serve              the agent beside Triton and MLServer
@@ -52,6 +54,10 @@ pub(crate) enum Command {
     Crash(Crash),
     /// Replaces releases and the agent under load and sees that no request fails
     Swap(Swap),
+    /// Tries the node tests of ONNX on the engine; what comes of each is written down
+    Conformance(Conformance),
+    /// Gives hostile models and inputs to a real agent, which must go on serving its good model
+    Hostile(Hostile),
     /// Boots machines with systemd, and does to the package what machines go through
     Nspawn(Nspawn),
     /// What `nspawn` asks a machine with
@@ -219,6 +225,36 @@ pub(crate) struct Swap {
     /// More options for the harness
     #[arg(last = true, value_name = "OPTION")]
     pub(crate) more: Vec<OsString>,
+}
+
+/// Which tests of ONNX are tried.
+#[derive(Args, Debug)]
+pub(crate) struct Conformance {
+    /// Writes the list of what is expected again
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) write: bool,
+    /// Tries only tests whose names contain this, and says why each does not pass
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Option<String>,
+}
+
+/// Which hostile cases are tried.
+#[derive(Args, Debug)]
+pub(crate) struct Hostile {
+    /// Tries only cases whose names contain this
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Option<String>,
+    /// Tries one case of each kind, as CI does
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Random inputs to each reader of model packages as well; 1000000 in the long form
+    #[arg(long, default_value_t = 0, value_name = "INPUTS")]
+    pub(crate) fuzz: u64,
+    /// Repeats the random inputs of this seed
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) model: Model,
 }
 
 /// What is packed.

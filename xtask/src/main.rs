@@ -4,7 +4,7 @@
 //! `arguments` is the command line; `machine` what is known of the machine; `stage` runs tables of
 //! named work, of which `test` and `check` are the two; `wheel`, `pip`, `venv`, `fetch`, `tools`
 //! and `packages` bring what is not in the checkout; `demo`, `broker`, `crash`, `swap`, `kept`, `peer`,
-//! `clients` and `bench`, `bench_update`, `bench_engine`, `bench_serve` (both with `bench_models`) drive the
+//! `clients`, `conformance`, `hostile` and `bench`, `bench_update`, `bench_engine`, `bench_serve` (both with `bench_models`) drive the
 //! product's own programs. It imports nothing of the product, so that it builds in seconds on a cold
 //! machine.
 
@@ -20,12 +20,14 @@ mod broker;
 mod cache;
 mod check;
 mod clients;
+mod conformance;
 mod crash;
 mod demo;
 mod digest;
 mod failure;
 mod fetch;
 mod hardening;
+mod hostile;
 mod http;
 mod kept;
 mod launcher;
@@ -56,10 +58,12 @@ use clap::Parser;
 use serde_json::json;
 
 use crate::arguments::{Arguments, Bench, BenchWhat, Command, Crash, Peer, Target};
+use crate::conformance::Then;
 use crate::crash::{Faults, Flushes};
 use crate::demo::{Demo, Via};
 use crate::failure::Failure;
 use crate::fetch::Fetched;
+use crate::hostile::Extent;
 use crate::http::Agent;
 use crate::kept::Kept;
 use crate::machine::{Machine, Output};
@@ -109,6 +113,16 @@ fn run(machine: &Machine, command: Command) -> Result<(), Failure> {
             };
             let model = options.model.model.as_deref();
             swap::run(machine, plan, machine.output, model, &options.more)
+        }
+        Command::Conformance(options) => {
+            let then = if options.write { Then::Write } else { Then::Compare };
+            conformance::run(machine, then, options.only.as_deref())
+        }
+        Command::Hostile(options) => {
+            let extent = if options.quick { Extent::Quick } else { Extent::Full };
+            let (only, fuzz, seed) = (options.only.as_deref(), options.fuzz, options.seed);
+            let plan = hostile::Plan { only, extent, fuzz, seed };
+            hostile::run(machine, plan, options.model.model.as_deref())
         }
         Command::Crash(Crash {
             blocks: Some(states), faults, without_fsync, seed, more, ..

@@ -22,6 +22,18 @@ pub(crate) fn download(
     folder: &Path,
     bar: &ProgressBar,
 ) -> Result<PathBuf, Failure> {
+    download_for(machine, wheel, &[], folder, bar)
+}
+
+/// The same where a version has a wheel for each kind of machine: `tags` are pip's options that name the pinned one,
+/// whatever machine this is, since nothing is run from it.
+pub(crate) fn download_for(
+    machine: &Machine,
+    wheel: &Wheel,
+    tags: &[&str],
+    folder: &Path,
+    bar: &ProgressBar,
+) -> Result<PathBuf, Failure> {
     let pip = installed(machine)?;
     let scratch = folder.join("scratch");
     std::fs::create_dir_all(&scratch).map_err(|error| {
@@ -30,6 +42,7 @@ pub(crate) fn download(
     let mut command = machine.command(&pip);
     command
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:"])
+        .args(tags)
         .args(["--disable-pip-version-check", "--no-input", "--no-cache-dir"])
         .args(["--quiet", "--retries", "3", "--timeout", "30", "--dest"])
         .arg(folder)

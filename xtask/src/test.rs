@@ -1,10 +1,12 @@
 //! `cargo xtask test`: everything that must hold before a change is taken, as CI runs it.
 
 use crate::attacks;
+use crate::conformance;
 use crate::crash;
 use crate::demo;
 use crate::failure::Failure;
 use crate::fetch;
+use crate::hostile;
 use crate::machine::Machine;
 use crate::packages;
 use crate::stage::{Stage, Work};
@@ -23,6 +25,16 @@ pub(crate) const STAGES: &[Stage] = &[
         name: "swap",
         about: "releases and agents replaced under load",
         work: Work::Call(swap::stage),
+    },
+    Stage {
+        name: "conformance",
+        about: "the node tests of ONNX beside the written list",
+        work: Work::Call(conformance::stage),
+    },
+    Stage {
+        name: "hostile",
+        about: "hostile models and inputs at a real agent",
+        work: Work::Call(hostile::stage),
     },
     Stage {
         name: "clients",

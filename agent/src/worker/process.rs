@@ -125,20 +125,20 @@ pub fn run(
     });
     feed_watchdog().map_err(WorkerError::Watchdog)?;
     tracing::info!(slot_dir = %slot_dir.display(), threads, "worker serves");
-    let signed = release.map(|release| signed(&slot_dir, release)).transpose()?;
-    let config = WorkerConfig {
-        release,
-        signed,
-        threads,
-        policy,
-        ..WorkerConfig::new(slot_dir.clone(), listener)
-    };
+    let mut config =
+        WorkerConfig { threads, policy, ..WorkerConfig::new(slot_dir.clone(), listener) };
+    if let Some(release) = release {
+        let manifest = manifest(&slot_dir, release)?;
+        config.release = Some(release);
+        config.policy.load_ms_max = config.policy.load_ms_max.min(manifest.policy.load_ms);
+        config.signed = Some(signed(&manifest));
+    }
     serve::run(config).map_err(|source| WorkerError::Serve { slot_dir, source })
 }
 
-/// What `release` signs of the models in its slot. The launcher verified it and gave its digest, so the manifest needs no
-/// other proof than that.
-fn signed(slot_dir: &Path, release: Digest) -> Result<SignedPackages, WorkerError> {
+/// The manifest of `release` in its slot. The launcher verified it and gave its digest, so it needs no other proof than
+/// that.
+fn manifest(slot_dir: &Path, release: Digest) -> Result<Manifest, WorkerError> {
     let path = SlotDir::new(slot_dir).manifest();
     let bytes = RealDisk
         .read(&path, DOCUMENT_BYTES_MAX as u64)
@@ -147,8 +147,11 @@ fn signed(slot_dir: &Path, release: Digest) -> Result<SignedPackages, WorkerErro
     if found != release {
         return Err(WorkerError::OtherManifest { path, found, verified: release });
     }
-    let manifest =
-        Manifest::parse(&bytes).map_err(|source| WorkerError::Content(release, source))?;
+    Manifest::parse(&bytes).map_err(|source| WorkerError::Content(release, source))
+}
+
+/// What a release signs of its models.
+fn signed(manifest: &Manifest) -> SignedPackages {
     let mut signed = SignedPackages::new();
     for file in &manifest.files {
         if let Some((package, name)) =
@@ -157,7 +160,7 @@ fn signed(slot_dir: &Path, release: Digest) -> Result<SignedPackages, WorkerErro
             signed.entry(package.to_owned()).or_default().insert(name.to_owned(), file.sha256);
         }
     }
-    Ok(signed)
+    signed
 }
 
 /// Tells the service manager, where it wants to know, that this process as a whole still runs. The engine itself sees a

@@ -13,6 +13,8 @@ use crate::kernels::linear::packed::WeightsError;
 const DEPTH_MAX: usize = 4;
 /// Largest tensor of the file, in elements.
 const ELEMENTS_MAX: u64 = 1 << 31;
+/// Most dimensions of a tensor.
+const RANK_MAX: usize = 32;
 
 /// Why a file is not a graph that this engine takes.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +154,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), GraphError> {
         .dims
         .iter()
         .try_fold(1_u64, |product, dim| product.checked_mul(u64::try_from(*dim).ok()?))
-        .filter(|elements| *elements <= ELEMENTS_MAX);
+        .filter(|elements| *elements <= ELEMENTS_MAX && tensor.dims.len() <= RANK_MAX);
     let bytes = tensor.raw_data.len()
         + 4 * tensor.float_data.len()
         + 4 * tensor.int32_data.len()
@@ -160,11 +162,27 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), GraphError> {
         + 8 * tensor.double_data.len()
         + 8 * tensor.uint64_data.len()
         + tensor.string_data.len();
-    match elements {
-        Some(elements) if elements <= bytes as u64 => Ok(()),
-        Some(_) | None => {
-            Err(GraphError::Tensor { name: tensor.name.clone(), dims: tensor.dims.clone(), bytes })
+    let fits = elements.is_some_and(|elements| match raw_width(tensor.data_type) {
+        Some(width) if !tensor.raw_data.is_empty() => {
+            elements.checked_mul(width) == Some(tensor.raw_data.len() as u64)
         }
+        Some(_) | None => elements <= bytes as u64,
+    });
+    if fits {
+        return Ok(());
+    }
+    let dims = tensor.dims.iter().copied().take(RANK_MAX).collect();
+    Err(GraphError::Tensor { name: tensor.name.clone(), dims, bytes })
+}
+
+/// Bytes of one element in raw data, by the number of its type in ONNX; none for types that tract does not have.
+const fn raw_width(data_type: i32) -> Option<u64> {
+    match data_type {
+        2 | 3 | 9 => Some(1),
+        4 | 5 | 10 => Some(2),
+        1 | 6 | 12 => Some(4),
+        7 | 11 | 13 => Some(8),
+        _ => None,
     }
 }
 
@@ -202,7 +220,10 @@ mod tests {
         };
         let with =
             |tensor: TensorProto| GraphProto { initializer: vec![tensor], ..GraphProto::default() };
-        for dims in [&[1 << 33, 1 << 33][..], &[-1, 4], &[1 << 40], &[17]] {
+        assert!(check(&with(tensor("w", FLOAT, &[2, 2], vec![0; 16])), 8, &mut 8, 0).is_ok());
+        let impossible =
+            [&[1 << 33, 1 << 33][..], &[-1, 4], &[1 << 40], &[17], &[3], &[5], &[1; RANK_MAX + 1]];
+        for dims in impossible {
             let said = refuse(&with(tensor("w", FLOAT, dims, vec![0; 16])));
             assert!(said.starts_with("tensor `w` of model.onnx has an impossible shape"), "{said}");
         }

@@ -16,14 +16,14 @@ pub struct LimitError {
     source: io::Error,
 }
 
-/// Limits this process, for good, to `models_memory_bytes` besides what it needs itself, and to no core file: a core
-/// file would hold what was asked. Counted is memory that the process can write (`RLIMIT_DATA`), not address space, of
-/// which graphics drivers reserve much more than they use.
+/// Limits this process, for good, to `models_memory_bytes` besides what it needs itself, but never to more than the
+/// machine has, and to no core file: a core file would hold what was asked. Counted is memory that the process can write
+/// (`RLIMIT_DATA`), not address space, of which graphics drivers reserve much more than they use.
 ///
 /// # Errors
 /// The kernel refuses, as when a hard limit is already lower.
 pub fn apply(models_memory_bytes: u64) -> Result<(), LimitError> {
-    let most = models_memory_bytes.saturating_add(BASE_MEMORY_BYTES);
+    let most = models_memory_bytes.saturating_add(BASE_MEMORY_BYTES).min(machine_bytes());
     for (what, resource, most) in
         [("memory", Resource::Data, most), ("core file", Resource::Core, 0)]
     {
@@ -37,12 +37,20 @@ pub fn apply(models_memory_bytes: u64) -> Result<(), LimitError> {
     Ok(())
 }
 
+/// What this machine has of memory; all there could be where the kernel does not say.
+fn machine_bytes() -> u64 {
+    kib_of("/proc/meminfo", "MemTotal:").map_or(u64::MAX, |kib| kib.saturating_mul(1024))
+}
+
 /// What this process holds in memory; 0 where the kernel does not say.
 pub fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    kib_of("/proc/self/status", "VmRSS:").unwrap_or(0) * 1024
+}
+
+fn kib_of(file: &str, field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -74,7 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn a_process_holds_something() {
+    fn a_process_holds_something_and_less_than_the_machine_has() {
         assert!(resident_bytes() > 1024 * 1024);
+        assert!(machine_bytes() > resident_bytes() && machine_bytes() < u64::MAX);
     }
 }

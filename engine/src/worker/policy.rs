@@ -7,6 +7,8 @@ use crate::worker::{lanes::QueuePolicy, plan};
 pub struct Policy {
     /// What loaded models together may take of memory, by what their packages say; none for all of them.
     pub memory_bytes: Option<u64>,
+    /// Longest that loading one model may take, in milliseconds of processor time, whatever its package says.
+    pub load_ms_max: u64,
     /// Models that are never unloaded to make room, as `name` or `name@version`.
     pub pinned: Vec<String>,
     /// How long a batch should take, in microseconds, when more waits than that.
@@ -23,6 +25,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             memory_bytes: None,
+            load_ms_max: 120_000,
             pinned: Vec::new(),
             batch_us: 10_000,
             requests_max: 1_024,

@@ -38,6 +38,7 @@ pub struct Roster {
     seats: Vec<Arc<Seat>>,
     broken: Vec<BrokenPackage>,
     memory_bytes: u64,
+    load_ms_max: u64,
     /// Held by whoever loads or unloads.
     loading: Mutex<()>,
     now_us: fn() -> u64,
@@ -114,7 +115,8 @@ impl Roster {
         mark_preloaded(&mut seats, memory_bytes);
         let seats = seats.into_iter().map(|seat| Arc::new(Seat::new(seat, policy.batch_us)));
         let seats = seats.collect();
-        Ok(Self { seats, broken, memory_bytes, loading: Mutex::new(()), now_us })
+        let load_ms_max = policy.load_ms_max;
+        Ok(Self { seats, broken, memory_bytes, load_ms_max, loading: Mutex::new(()), now_us })
     }
 
     /// The models, by name, oldest version first.
@@ -191,6 +193,7 @@ impl Roster {
         self.make_room(seat)?;
         seat.begin_loading();
         let limit_ms = u64::from(seat.package.spec.limits.load_seconds_max) * 1_000;
+        let limit_ms = limit_ms.min(self.load_ms_max);
         let loaded = {
             let _bounded = pulse::at_most(limit_ms);
             let model = Model::load(&seat.package);

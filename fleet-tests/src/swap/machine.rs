@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
+use agent::installed;
 use anyhow::{Context as _, bail, ensure};
+use protocol::id::Slot;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
@@ -101,6 +103,11 @@ impl Machine {
     /// Its processes.
     pub fn processes(&self) -> Vec<processes::Process> {
         processes::tree(self.child.id())
+    }
+
+    /// Where the worker of `slot` listens.
+    pub fn worker(&self, slot: Slot) -> PathBuf {
+        installed::worker_socket(&self.runtime, slot)
     }
 
     /// Notes what its processes hold now.

@@ -4,6 +4,7 @@ use crate::attacks::fuzz::{
     archives::Archives,
     documents::{Manifests, Metadata, Permits},
     messages::{Assignments, Chunks, Requests},
+    models::{Descriptions, Graphs, Tokenizers},
     records::Records,
     target::Target,
 };
@@ -19,5 +20,8 @@ pub fn targets() -> anyhow::Result<Vec<Box<dyn Target>>> {
         Box::new(Chunks),
         Box::new(Records::new()?),
         Box::new(Archives::new()?),
+        Box::new(Graphs::new()?),
+        Box::new(Tokenizers::new()?),
+        Box::new(Descriptions::new()?),
     ])
 }

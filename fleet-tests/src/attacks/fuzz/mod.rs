@@ -3,13 +3,14 @@
 //!
 //! # Layout
 //! [`allocations`] (memory, counted) and [`mutation`] (how inputs are made) → [`target`] (what is fed) →
-//! [`documents`], [`messages`], [`records`], [`archives`] (what reads) → [`every`] (all of it); [`run`]
+//! [`documents`], [`messages`], [`records`], [`archives`], [`models`] (what reads) → [`every`] (all of it); [`run`]
 
 pub mod allocations;
 pub mod archives;
 pub mod documents;
 pub mod every;
 pub mod messages;
+pub mod models;
 pub mod mutation;
 pub mod records;
 pub mod run;
