@@ -5,8 +5,9 @@
 
 use std::{
     cell::{Cell, OnceCell},
+    fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,13 +17,18 @@ pub const STEP_MS: u64 = 1_000;
 /// What it may take for each token. A slow core needs less than one.
 pub const TOKEN_MS: u64 = 4;
 
+/// Tells somebody why what they wait for will not come.
+type Excuse = Box<dyn FnOnce(&str) + Send>;
+
 /// What one thread said last.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Pulse {
     /// Grows with every piece.
     steps: AtomicU64,
     /// What the piece under way may take; 0 while there is none, or none that is bounded.
     allowed_ms: AtomicU64,
+    /// For whoever waits for the work under way.
+    excuse: Mutex<Option<Excuse>>,
 }
 
 /// A piece of work at one moment.
@@ -41,6 +47,10 @@ pub struct Otherwise {
     before_whole: bool,
 }
 
+/// While it lives, somebody waits for what this thread does.
+#[derive(Debug)]
+pub struct Waited(());
+
 thread_local! {
     static OWN: OnceCell<Arc<Pulse>> = const { OnceCell::new() };
     /// Whether the bound is of all that follows together: then no piece of it begins another one.
@@ -55,9 +65,27 @@ impl Pulse {
         (allowed_ms > 0).then_some(Beat { step, allowed_ms })
     }
 
+    /// Tells whoever waits for the work under way `why` nothing will come of it.
+    pub fn give_up(&self, why: &str) {
+        if let Some(excuse) = self.excused_by(None) {
+            excuse(why);
+        }
+    }
+
+    fn excused_by(&self, excuse: Option<Excuse>) -> Option<Excuse> {
+        let mut place = self.excuse.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, excuse)
+    }
+
     fn begin(&self, allowed_ms: u64) {
         self.allowed_ms.store(allowed_ms, Ordering::Release);
         self.steps.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pulse({:?})", self.beat())
     }
 }
 
@@ -102,6 +130,13 @@ pub fn at_most(allowed_ms: u64) -> Otherwise {
     before
 }
 
+/// Somebody waits for what follows. If this thread is given up over it, `excuse` is called with the reason, on another
+/// thread; there is one excuse at a time.
+pub fn waited_for(excuse: impl FnOnce(&str) + Send + 'static) -> Waited {
+    tell(|pulse| drop(pulse.excused_by(Some(Box::new(excuse)))));
+    Waited(())
+}
+
 fn otherwise(allowed_ms: u64) -> Otherwise {
     let (mut before_ms, before_whole) = (0, WHOLE.replace(false));
     tell(|pulse| {
@@ -119,6 +154,12 @@ impl Drop for Otherwise {
     }
 }
 
+impl Drop for Waited {
+    fn drop(&mut self) {
+        tell(|pulse| drop(pulse.excused_by(None)));
+    }
+}
+
 fn tell(say: impl FnOnce(&Pulse)) {
     OWN.with(|own| {
         if let Some(pulse) = own.get() {
@@ -130,6 +171,29 @@ fn tell(say: impl FnOnce(&Pulse)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_is_told_why_nothing_comes_and_nobody_else_is() {
+        let pulse = Arc::new(Pulse::default());
+        let watched = Arc::clone(&pulse);
+        std::thread::spawn(move || {
+            listen(pulse);
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let excuse = |who: &str| {
+                let (told, who) = (Arc::clone(&told), who.to_owned());
+                move |why: &str| told.lock().unwrap().push(format!("{who}: {why}"))
+            };
+            watched.give_up("nobody waits");
+            drop(waited_for(excuse("first")));
+            watched.give_up("it was done");
+            let _waited = waited_for(excuse("second"));
+            watched.give_up("it hangs");
+            watched.give_up("it still hangs");
+            assert_eq!(*told.lock().unwrap(), ["second: it hangs"]);
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn a_piece_is_bounded_by_its_tokens_and_loading_as_a_whole() {
@@ -163,6 +227,7 @@ mod tests {
         .join()
         .unwrap();
         // Nobody listens here.
+        drop(waited_for(|_| ()));
         step(1);
         drop(unbounded());
     }

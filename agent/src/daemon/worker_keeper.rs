@@ -122,12 +122,20 @@ async fn tend(keeper: &Keeper, known: Option<Start>) -> Result<WorkerInfo, Unwel
     if waiting.is_empty() || known == Some(Start::of(&info)) {
         return Ok(info);
     }
+    let mut refused = None;
     for model in &waiting {
-        let loaded = worker.load(model, LOAD_MAX).await?;
-        tracing::info!(model, load_ms = loaded.load_us / 1000, "model loaded");
+        match worker.load(model, LOAD_MAX).await {
+            Ok(loaded) => tracing::info!(model, load_ms = loaded.load_us / 1000, "model loaded"),
+            // One that cannot be loaded holds up no other.
+            Err(reason @ CallError::Failed(_)) => refused = refused.or(Some(reason)),
+            Err(reason) => return Err(reason.into()),
+        }
         keeper.beat.tick();
     }
-    Ok(worker.hello(GREETING_MAX).await?)
+    match refused {
+        Some(reason) => Err(reason.into()),
+        None => Ok(worker.hello(GREETING_MAX).await?),
+    }
 }
 
 async fn restarted(keeper: &Keeper, old: u32, new: u32) {

@@ -148,6 +148,17 @@ impl Context {
         model.state == ModelState::Loaded && self.status.look(|snapshot| snapshot.ready())
     }
 
+    /// Why it cannot.
+    pub fn unloaded_reason(&self, model: &ModelInfo) -> String {
+        let name = format!("{}@{}", model.name, model.version);
+        let refusal = self.worker.as_ref().and_then(|worker| worker.refusal(&name));
+        match refusal {
+            Some(refusal) => refusal.message,
+            None if model.preload => "it is being loaded".to_owned(),
+            None => "it is loaded when it is asked".to_owned(),
+        }
+    }
+
     /// The release that answers and its slot, for answers that name them.
     pub fn origin(&self) -> (Option<Digest>, Option<&'static str>) {
         self.status.look(|snapshot| (snapshot.release, snapshot.slot.map(|slot| slot.as_str())))

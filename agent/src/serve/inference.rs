@@ -134,9 +134,7 @@ fn asked(model: &ModelInfo) -> (String, Terms, Duration) {
     trail::asks(&model.name);
     let within = trail::time_left(CALL_MAX);
     let deadline_us = u64::try_from(within.as_micros()).ok();
-    let name =
-        if model.newest { model.name.clone() } else { format!("{}@{}", model.name, model.version) };
-    (name, Terms { deadline_us, ..Terms::default() }, within)
+    (format!("{}@{}", model.name, model.version), Terms { deadline_us, ..Terms::default() }, within)
 }
 
 fn note(context: &Context, queue_us: u64, compute_us: u64, tokens: &[u32]) {

@@ -213,8 +213,11 @@ impl From<Failure> for Refused {
             }
             FailureKind::BadInput => Self::bad("bad_input", message),
             FailureKind::Stopping => Self::unavailable("worker_stopping", message),
+            FailureKind::CannotLoad => Self {
+                retry_after_s: Some(retry_after_ms.unwrap_or(1).div_ceil(1_000).max(1)),
+                ..Self::unavailable("model_not_loaded", message)
+            },
             FailureKind::BadFrame
-            | FailureKind::CannotLoad
             | FailureKind::ModelFailed
             | FailureKind::Unsupported
             | FailureKind::Other => Self::internal(&message),

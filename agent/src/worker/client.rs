@@ -2,9 +2,15 @@
 //!
 //! The connection is opened by the first call and again after it was lost, which with socket activation also starts a
 //! worker that died. Inference changes nothing, so a call that was under way when the connection was lost is made once
-//! more; a second loss is the caller's to know, since the request itself may kill workers.
+//! more; a second loss is the caller's to know, since the request itself may kill workers. A model that the worker cannot
+//! load is not asked for by everybody: see [`crate::worker::barred`].
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use engine::{
     embedder::LongText,
@@ -24,10 +30,10 @@ use engine::{
 use protocol::digest::Digest;
 use tokio::{
     sync::{Mutex, Semaphore},
-    time,
+    time::{self, Instant},
 };
 
-use crate::worker::{call_error::CallError, connection::Connection};
+use crate::worker::{barred::Barred, call_error::CallError, connection::Connection};
 
 /// Most calls under way at once: more than the worker's own queue may hold, so that it is the worker that says when to
 /// come back.
@@ -45,6 +51,7 @@ pub struct WorkerClient {
     release: Expected,
     connection: Mutex<Option<Greeted>>,
     permits: Semaphore,
+    barred: StdMutex<Barred>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +81,12 @@ impl WorkerClient {
 
     fn expecting(socket: PathBuf, release: Expected) -> Self {
         let permits = Semaphore::new(IN_FLIGHT_MAX);
-        Self { socket, release, connection: Mutex::new(None), permits }
+        Self { socket, release, connection: Mutex::new(None), permits, barred: StdMutex::default() }
+    }
+
+    /// Why `model`, as `name@version`, is not asked for just now: it could not be loaded.
+    pub fn refusal(&self, model: &str) -> Option<Failure> {
+        self.barred().refusal(model, Instant::now())
     }
 
     /// The worker, as it greeted the current connection; opens one when there is none.
@@ -305,27 +317,50 @@ impl WorkerClient {
     /// # Errors
     /// See [`CallError`]; a reply [`Reply::Failed`] is [`CallError::Failed`].
     pub async fn ask(&self, call: Call, within: Duration) -> Result<Reply, CallError> {
-        let permit = match call {
-            Call::Embed { .. }
-            | Call::Ask { .. }
-            | Call::Classify { .. }
-            | Call::Rerank { .. }
-            | Call::Bytes { .. }
-            | Call::Tokenize { .. }
-            | Call::Decode { .. } => {
+        let subject = Subject::of(&call);
+        if let Some(failure) = subject.model().and_then(|model| self.refusal(model)) {
+            return Err(CallError::Failed(failure));
+        }
+        let permit = match subject {
+            Subject::Inference(_) => {
                 Some(self.permits.try_acquire().map_err(|_| CallError::Busy(IN_FLIGHT_MAX))?)
             }
-            Call::Hello { .. }
-            | Call::Load { .. }
-            | Call::Golden { .. }
-            | Call::Unload { .. }
-            | Call::Statistics
-            | Call::Ping
-            | Call::Shutdown => None,
+            Subject::Loading(_) | Subject::Model(_) | Subject::Worker => None,
         };
-        let reply = limited(within, self.ask_twice(call)).await;
+        let answered = limited(within, self.ask_twice(call)).await.and_then(done);
         drop(permit);
-        done(reply?)
+        self.learn(&subject, answered)
+    }
+
+    /// Keeps in mind whether the model could be loaded.
+    fn learn(
+        &self,
+        subject: &Subject,
+        answered: Result<Reply, CallError>,
+    ) -> Result<Reply, CallError> {
+        let Some(model) = subject.model() else { return answered };
+        let answered = match (subject, answered) {
+            (Subject::Loading(_), Err(CallError::Lost)) => {
+                let message = format!(
+                    "the worker ended twice over loading model `{model}`; its log says whether memory, stack or an \
+                     operator was the reason"
+                );
+                Err(CallError::Failed(Failure::new(FailureKind::CannotLoad, message)))
+            }
+            (_, answered) => answered,
+        };
+        match &answered {
+            Ok(_) => self.barred().loaded(model),
+            Err(CallError::Failed(failure)) if failure.kind == FailureKind::CannotLoad => {
+                self.barred().failed(model, &failure.message, Instant::now());
+            }
+            Err(_) => {}
+        }
+        answered
+    }
+
+    fn barred(&self) -> MutexGuard<'_, Barred> {
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn scores(&self, call: Call, within: Duration) -> Result<Scores, CallError> {
@@ -395,6 +430,43 @@ impl WorkerClient {
                     return Ok(Greeted { connection: Arc::new(connection), info: Arc::new(info) });
                 }
             }
+        }
+    }
+}
+
+/// What a call is about.
+#[derive(Debug)]
+enum Subject {
+    /// The worker as a whole.
+    Worker,
+    /// That this model is loaded.
+    Loading(String),
+    /// Something else of this model that is not counted.
+    Model(String),
+    /// What this model computes.
+    Inference(String),
+}
+
+impl Subject {
+    fn of(call: &Call) -> Self {
+        match call {
+            Call::Embed { model, .. }
+            | Call::Ask { model, .. }
+            | Call::Classify { model, .. }
+            | Call::Rerank { model, .. }
+            | Call::Bytes { model, .. }
+            | Call::Tokenize { model, .. }
+            | Call::Decode { model, .. } => Self::Inference(model.clone()),
+            Call::Load { model } => Self::Loading(model.clone()),
+            Call::Golden { model } | Call::Unload { model } => Self::Model(model.clone()),
+            Call::Hello { .. } | Call::Statistics | Call::Ping | Call::Shutdown => Self::Worker,
+        }
+    }
+
+    fn model(&self) -> Option<&str> {
+        match self {
+            Self::Worker => None,
+            Self::Loading(model) | Self::Model(model) | Self::Inference(model) => Some(model),
         }
     }
 }

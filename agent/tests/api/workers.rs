@@ -10,7 +10,11 @@ use std::{
 
 use agent::worker::{by_release::ByRelease, call_error::CallError, client::WorkerClient};
 use command_fds::{CommandFdExt, FdMapping};
-use engine::{embedder::LongText, encoder_spec::InputKind, worker::message::Terms};
+use engine::{
+    embedder::LongText,
+    encoder_spec::InputKind,
+    worker::{failure::FailureKind, message::Terms},
+};
 use protocol::{
     digest::Digest,
     manifest::{Archive, File, Manifest, Policy, Requires, Role, SCHEMA},
@@ -150,6 +154,35 @@ fn a_candidate_is_asked_of_the_release_that_was_named_whatever_was_asked_before(
     assert_eq!((info.release, info.pid), (Some(new), worker.id()));
     assert_ne!(info.start, served.start);
     runtime.block_on(others.client(socket, new).shutdown(WAIT)).unwrap();
+    assert!(worker.wait().unwrap().success());
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a temporary folder of a test needs no durability")]
+fn a_model_that_cannot_be_loaded_is_not_tried_for_everybody_who_asks() {
+    let folder = slot();
+    std::fs::write(folder.path().join("models").join(MODEL).join("model.onnx"), "none").unwrap();
+    let socket = folder.path().join("w.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut worker = start(folder.path(), &listener, None);
+    let client = WorkerClient::new(socket);
+    let failed = |error: CallError| {
+        let said = format!("{error:?}");
+        let CallError::Failed(failure) = error else { panic!("{said}") };
+        failure
+    };
+    Runtime::new().unwrap().block_on(async {
+        let tried = failed(client.load(MODEL, WAIT).await.unwrap_err());
+        assert_eq!((tried.kind, tried.retry_after_ms), (FailureKind::CannotLoad, None));
+        assert!(tried.message.contains("model.onnx"), "{}", tried.message);
+        // The worker says when a full queue is worth another try; of a model, only the client does.
+        let told = failed(embed(&client).await.unwrap_err());
+        assert!(told.retry_after_ms.is_some_and(|ms| ms <= 1_000), "{told:?}");
+        assert_eq!(told.message, tried.message);
+        assert_eq!(client.refusal(MODEL).map(|failure| failure.message), Some(tried.message));
+        assert_eq!(client.refusal("another"), None);
+        client.shutdown(WAIT).await.unwrap();
+    });
     assert!(worker.wait().unwrap().success());
 }
 

@@ -16,6 +16,7 @@ use std::{
 
 use crate::{
     model::Model,
+    pulse,
     worker::{
         connection::{Incoming, Responder},
         failure::{Failure, FailureKind},
@@ -184,6 +185,8 @@ impl Desk {
         let reading = move || {
             let (seat, responder, id) =
                 (Arc::clone(&errand.seat), errand.responder.clone(), errand.id);
+            let (waits, to) = (Arc::clone(&seat), responder.clone());
+            let _waits = pulse::waited_for(move |why| fail(&waits, &to, id, waits.given_up(why)));
             catch_unwind(AssertUnwindSafe(|| desk.run(errand))).unwrap_or_else(|_| {
                 tracing::error!("a request made its thread panic");
                 fail(&seat, &responder, id, panicked());

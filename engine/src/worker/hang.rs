@@ -6,15 +6,20 @@
 //! that will not come.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use crate::pulse::{Beat, Pulse};
 
+/// Longest time for telling whoever waits why nothing will come. What hangs may hold what it takes to tell.
+const EXCUSE_MAX: Duration = Duration::from_millis(500);
 /// How often the threads are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// Of `/proc/<pid>/stat`: hundredths of a second, on every Linux.
@@ -86,22 +91,53 @@ pub fn judge(
     Ok(Some(Since { asleep_ms, ..known }))
 }
 
-/// Ends this process when one of `threads` hangs.
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Computes { cpu_ms } => {
+                write!(f, "it took {cpu_ms} ms of processor time, which is more than it may")
+            }
+            Self::Sleeps { slept_ms } => {
+                write!(f, "it waited for {slept_ms} ms for something that does not come")
+            }
+        }
+    }
+}
+
+/// Ends this process when one of `threads` hangs. Whoever waits for it is told before, by [`crate::pulse::waited_for`].
 ///
 /// # Errors
 /// The watching thread cannot be started.
 pub fn guard(threads: Vec<Watched>) -> io::Result<()> {
     let watch = move || {
-        let hang = watch(&threads);
-        tracing::error!(?hang, "a compute thread hangs; this worker ends, and the next one starts");
+        let (pulse, hang) = watch(&threads);
+        tracing::error!(
+            "a compute thread hangs: {hang}; this worker ends, and the next one starts"
+        );
+        excuse(pulse, hang);
         std::process::abort();
     };
     thread::Builder::new().name("hang-watch".into()).spawn(watch).map(drop)
 }
 
+fn excuse(pulse: Arc<Pulse>, hang: Hang) {
+    let (telling, told) = sync_channel::<()>(0);
+    let tell = move || {
+        pulse.give_up(&hang.to_string());
+        drop(telling);
+    };
+    let late = match thread::Builder::new().name("excuse".into()).spawn(tell) {
+        Ok(_) => told.recv_timeout(EXCUSE_MAX) == Err(RecvTimeoutError::Timeout),
+        Err(_) => true,
+    };
+    if late {
+        tracing::warn!("who waits for that thread was not told in time");
+    }
+}
+
 /// Returns when one hangs.
 #[expect(clippy::disallowed_methods, reason = "the worker's edge: how long a thread takes")]
-fn watch(threads: &[Watched]) -> Hang {
+fn watch(threads: &[Watched]) -> (Arc<Pulse>, Hang) {
     let start = Instant::now();
     let own = kernel_id();
     let mut known: Vec<Option<Since>> = vec![None; threads.len()];
@@ -118,7 +154,9 @@ fn watch(threads: &[Watched]) -> Hang {
             match judge(*known, Some(beat), seen, now_ms) {
                 Ok(since) => *known = since,
                 // It may have gone on between what it said and what the kernel said.
-                Err(hang) if watched.pulse.beat() == Some(beat) => return hang,
+                Err(hang) if watched.pulse.beat() == Some(beat) => {
+                    return (Arc::clone(&watched.pulse), hang);
+                }
                 Err(_) => *known = None,
             }
         }
@@ -158,7 +196,9 @@ fn stat(thread: i32) -> Option<(u8, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroUsize, os::unix::process::ExitStatusExt as _, process::Command};
+    use std::{
+        io::Write as _, num::NonZeroUsize, os::unix::process::ExitStatusExt as _, process::Command,
+    };
 
     use super::*;
     use crate::{pulse, worker::jobs::Jobs};
@@ -226,6 +266,7 @@ mod tests {
             let said = String::from_utf8_lossy(&child.stdout);
             let aborted = child.status.signal() == Some(6);
             assert_eq!(aborted, ends, "{what}: {} {said}", child.status);
+            assert_eq!(said.contains("EXCUSED: it "), ends, "{what}: {said}");
             assert!(aborted || child.status.success() && said.contains("1 passed"), "{said}");
         }
     }
@@ -237,6 +278,8 @@ mod tests {
         guard(jobs.watched()).unwrap();
         let what = what.to_owned();
         let work = move || {
+            let say = |why: &str| writeln!(std::io::stdout(), "EXCUSED: {why}").unwrap();
+            let _waited = pulse::waited_for(say);
             let began = monotonic();
             match what.as_str() {
                 "computes" => {

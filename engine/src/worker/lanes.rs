@@ -339,6 +339,11 @@ impl Shared {
         let before_us = (self.now_us)();
         batch.parts.iter().for_each(|part| part.order.begin(before_us));
         let inputs: Vec<&Input> = batch.parts.iter().flat_map(Part::inputs).collect();
+        // Of several it is not known whose request hangs: they lose the worker, and are asked once more.
+        let _waited = (batch.parts.len() == 1).then(|| {
+            let order = Arc::clone(&first.order);
+            pulse::waited_for(move |why| order.fail(order.seat.given_up(why)))
+        });
         pulse::step(usize::try_from(batch.tokens).unwrap_or(usize::MAX));
         match first.order.model.compute(&inputs) {
             Ok(outputs) => {

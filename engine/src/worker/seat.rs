@@ -9,6 +9,7 @@ use crate::{
     model::Model,
     package::{Package, Task},
     worker::{
+        failure::{Failure, FailureKind},
         memory::Pinned,
         message::{ModelInfo, ModelState, ModelStatistics},
         plan::{Budget, ModelKey},
@@ -161,6 +162,25 @@ impl Seat {
             tokens_max: tokens.clamp(BATCH_TOKENS_MIN, most),
             sequences_max: limits.batch_max as usize,
         }
+    }
+
+    /// What somebody is told who waits for the model on a thread that is given up, and `why` that is.
+    pub fn given_up(&self, why: &str) -> Failure {
+        let name = format!("{}@{}", self.package.spec.name, self.package.spec.version);
+        let (kind, message) = match &*self.state() {
+            State::Loading => (
+                FailureKind::CannotLoad,
+                format!(
+                    "loading model `{name}` was given up: {why}; where it needs more, raise `load_ms` in the policy of the \
+                     release and `limits.load_seconds_max` of the package"
+                ),
+            ),
+            State::OnDisk | State::Loaded { .. } => (
+                FailureKind::ModelFailed,
+                format!("model `{name}` was given up on this request: {why}"),
+            ),
+        };
+        Failure::new(kind, message)
     }
 
     /// What the gateway is told of it.

@@ -13,6 +13,11 @@ pub fn cases() -> Vec<Case> {
     cases.extend(control_flow());
     cases.extend([
         Case::model("onnx/chain-of-19999", || chain(19_998)),
+        Case::offer("onnx/chain-of-19999-in-a-second", |files| {
+            describe(files, "load_seconds_max = 60", "load_seconds_max = 1");
+            files.insert("model.onnx".into(), chain(19_998));
+        })
+        .because("ms of processor time, which is more than it may"),
         Case::model("onnx/chain-of-20001", || chain(20_000)),
         Case::offer("onnx/chain-of-200000", |files| {
             // The package raises its own limit as far as it may.

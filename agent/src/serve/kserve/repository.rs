@@ -52,10 +52,12 @@ pub enum Listed {
 pub async fn models(context: &Context, listed: Listed) -> Result<Vec<Indexed>, Refused> {
     let models = context.models().await?;
     let all = models.into_iter().map(|model| {
-        let ready = context.is_loaded(&model);
-        let (state, reason) =
-            if ready { ("READY", "") } else { ("UNAVAILABLE", "it is being loaded") };
-        Indexed { name: model.name, version: model.version, state, reason: reason.to_owned() }
+        let (state, reason) = if context.is_loaded(&model) {
+            ("READY", String::new())
+        } else {
+            ("UNAVAILABLE", context.unloaded_reason(&model))
+        };
+        Indexed { name: model.name, version: model.version, state, reason }
     });
     Ok(all.filter(|model| listed == Listed::All || model.state == "READY").collect())
 }
