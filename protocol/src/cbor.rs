@@ -125,10 +125,18 @@ mod tests {
         assert!(matches!(decode::<Sample>(&bytes, 4), Err(DecodeError::TooLarge { .. })));
     }
 
+    /// A [`Sample`] that may have more.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Open {
+        number: u64,
+        text: String,
+        kind: Kind,
+    }
+
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Listing {
         #[serde(deserialize_with = "readable")]
-        samples: Vec<Sample>,
+        samples: Vec<Open>,
     }
 
     #[test]
@@ -153,18 +161,19 @@ mod tests {
             kind: Kind::Some { value: Some(1) },
             more: vec![vec![1, 2]],
         };
+        let open = || Open { number: 300, text: "é".into(), kind: Kind::Some { value: Some(1) } };
         let bytes = encode(&newer()).unwrap();
-        assert_eq!(read::<Sample>(&bytes, 64).unwrap(), sample());
-        assert!(decode::<Sample>(&bytes, 64).is_err());
-        assert!(matches!(read::<Sample>(&bytes, 8), Err(DecodeError::TooLarge { .. })));
+        assert_eq!(read::<Open>(&bytes, 64).unwrap(), open());
+        assert!(decode::<Open>(&bytes, 64).is_err());
+        assert!(matches!(read::<Open>(&bytes, 8), Err(DecodeError::TooLarge { .. })));
         for end in 0..bytes.len() {
-            assert!(read::<Sample>(&bytes[..end], 64).is_err(), "cut at {end}");
+            assert!(read::<Open>(&bytes[..end], 64).is_err(), "cut at {end}");
         }
         // An item that is none is left out, its neighbours stay.
         let odd = Listed(7, NewerKind::Some { value: None });
         let list = serde_cbor::ser::to_vec_packed(&((newer(), odd, sample()),)).unwrap();
         let list = [&[0xa1, 0x00], &list[1..]].concat();
-        assert_eq!(read::<Listing>(&list, 256).unwrap().samples, [sample(), sample()]);
+        assert_eq!(read::<Listing>(&list, 256).unwrap().samples, [open(), open()]);
         let long = [&[0xa1, 0x00, 0x99, 0x04, 0x01][..], &[0; READABLE_MAX + 1]].concat();
         assert!(matches!(read::<Listing>(&long, 4096), Err(DecodeError::Shape(_))));
     }

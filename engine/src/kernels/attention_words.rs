@@ -12,6 +12,7 @@ use std::ops::Range;
 use crate::kernels::attention_words_avx512 as avx512;
 use crate::kernels::{
     attention::{Attention, Qkv, divide_rows},
+    attention_codes::{Head, POWER_LOW, POWER_P, Scores, Steps},
     elementary::{ROUND, polynomial},
     isa::{Isa, Level, for_each_isa},
     linear::{
@@ -28,12 +29,6 @@ pub(in crate::kernels) const HEAD_MAX: usize = 128;
 const KEYS: usize = 256;
 /// Largest code of a query, a key and a value.
 const MOST: f32 = 2047.0;
-/// 4095 · 2ᶠ = P(f) for |f| ≤ 1/2, relative error ≤ 3e-6; fitted for this file.
-pub(in crate::kernels) const POWER_P: [f32; 5] =
-    [4094.997, 2838.3337, 983.8133, 228.98364, 39.189564];
-/// 4095 times two to this is below one half, and so is everything below.
-pub(in crate::kernels) const POWER_LOW: f32 = -14.0;
-
 /// The rows `first..` of `sequence`, as many as `out` has.
 pub(in crate::kernels) fn sequence(
     attention: Attention,
@@ -82,23 +77,6 @@ pub(in crate::kernels) fn sequence(
         let weights = scratch.weights.as_mut_slice::<i16>();
         packed.rows(isa, queries, scores, weights, &mut out[column..], width);
     }
-}
-
-/// A head's columns of some rows.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Head<'a> {
-    pub(in crate::kernels) rows: Strided<'a>,
-    pub(in crate::kernels) count: usize,
-    pub(in crate::kernels) width: usize,
-    pub(in crate::kernels) steps: Steps,
-}
-
-/// How numbers become codes, and codes numbers.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Steps {
-    pub(in crate::kernels) factor: f32,
-    /// NaN where a number is not finite.
-    pub(in crate::kernels) scale: f32,
 }
 
 impl<'a> Head<'a> {
@@ -301,17 +279,6 @@ for_each_isa! {
             *total += sum;
         }
     }
-}
-
-/// Rows of scores.
-pub(in crate::kernels) struct Scores<'a> {
-    pub(in crate::kernels) data: &'a [i32],
-    /// Scores of a row that count.
-    pub(in crate::kernels) length: usize,
-    /// Scores from a row to the next.
-    pub(in crate::kernels) padded: usize,
-    /// Of the difference of two.
-    pub(in crate::kernels) factor: f32,
 }
 
 /// Weights of the first scores of each row, zeros after them; and the sum of each row.

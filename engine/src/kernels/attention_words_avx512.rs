@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 };
 
 use crate::kernels::{
-    attention_words::{Head, POWER_LOW, POWER_P, Scores},
+    attention_codes::{Head, POWER_LOW, POWER_P, Scores},
     elementary::ROUND,
     isa::{Isa, Level},
     linear::panels::Strided,

@@ -13,10 +13,12 @@
 //! - [`aligned`], [`scratch`]: memory; [`elementary`]: exp, erf and tanh of one number; [`lanes`]: sums along a row
 //! - [`linear`]: products with weights that are packed once; [`quantize`]: what they do to their input first
 //! - [`peak`]: what the machine does at most, to measure kernels by
-//! - [`attention`], [`attention_words`], [`layer_norm`], [`softmax`], [`gelu`], [`embedding`], [`pooling`]: the rest of an encoder
+//! - [`attention`], [`attention_ragged`], [`attention_words`], [`layer_norm`], [`softmax`], [`gelu`], [`embedding`], [`pooling`]: the rest of an encoder
 
 pub mod aligned;
 pub mod attention;
+mod attention_codes;
+pub mod attention_ragged;
 pub mod attention_words;
 #[cfg(target_arch = "x86_64")]
 mod attention_words_avx512;

@@ -3,7 +3,7 @@
 //!
 //! # Layout
 //! [`allocations`] (memory, counted) and [`mutation`] (how inputs are made) → [`target`] (what is fed) →
-//! [`documents`], [`messages`], [`records`], [`archives`], [`models`] (what reads) → [`every`] (all of it); [`run`]
+//! [`documents`], [`messages`], [`records`], [`archives`], [`models`] (what reads) → [`every`] (all of it); [`run`], in which panics are [`quiet`]
 
 pub mod allocations;
 pub mod archives;
@@ -12,6 +12,7 @@ pub mod every;
 pub mod messages;
 pub mod models;
 pub mod mutation;
+pub mod quiet;
 pub mod records;
 pub mod run;
 pub mod target;

@@ -6,7 +6,7 @@ use anyhow::bail;
 use fastrand::Rng;
 use serde::Serialize;
 
-use crate::attacks::fuzz::{allocations, target::Target};
+use crate::attacks::fuzz::{allocations, quiet, target::Target};
 
 /// Memory that one input may take, apart from what grows with it.
 const PEAK_BYTES_MAX: usize = 16 << 20;
@@ -41,13 +41,14 @@ pub fn feed(target: &mut dyn Target, plan: Plan) -> anyhow::Result<Fed> {
     for offset in 0..plan.inputs {
         let seed = plan.seed.wrapping_add(offset);
         let input = target.input(&mut Rng::with_seed(seed))?;
-        let (outcome, peak) =
-            allocations::peak_of(|| catch_unwind(AssertUnwindSafe(|| target.feed(&input))));
+        let feed = || catch_unwind(AssertUnwindSafe(|| target.feed(&input)));
+        let ((outcome, said), peak) = allocations::peak_of(|| quiet::noting(feed));
         let name = target.name();
         match outcome {
             Ok(accepted) => fed.accepted += u64::from(accepted?),
             Err(_) => bail!(
-                "{name} panicked; again: attacks fuzz --target {name} --inputs 1 --seed {seed}"
+                "{name} panicked ({}); again: attacks fuzz --target {name} --inputs 1 --seed {seed}",
+                said.unwrap_or_default()
             ),
         }
         let most = PEAK_BYTES_MAX.saturating_add(input.len().saturating_mul(PEAK_PER_BYTE_MAX));
