@@ -354,7 +354,8 @@ async fn call(host: &dyn Host, due: Due, call: Call, limit: Duration) -> Result<
 
 fn unexpected(wanted: &str, reply: &Reply) -> String {
     match reply {
-        Reply::Failed(failure) => format!("expected {wanted}, but: {}", failure.message),
+        // The record keeps its first 160 bytes: what the worker says of the cause comes first.
+        Reply::Failed(failure) => failure.message.clone(),
         Reply::Hello(_)
         | Reply::Loaded(_)
         | Reply::Golden(_)

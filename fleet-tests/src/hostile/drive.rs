@@ -79,6 +79,7 @@ impl Drive {
         self.probe.take().context("before the case")?;
         let (slot, release) = self.stand.active()?;
         let live = self.stand.watch(slot, release)?;
+        live.watches()?;
         let began = instant();
         let mut row = Row { case: case.name, ..Row::default() };
         let done = match &case.act {

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -44,6 +45,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct WorkerWatch {
     stop: Arc<AtomicBool>,
+    greeted: Receiver<()>,
     thread: Option<JoinHandle<anyhow::Result<Seen>>>,
 }
 
@@ -53,9 +55,15 @@ impl WorkerWatch {
     pub fn start(socket: &Path, release: Digest, wanted: Wanted) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (stop_there, socket) = (Arc::clone(&stop), socket.to_owned());
-        let work = move || watch(&socket, release, &wanted, &stop_there);
+        let (first, greeted) = sync_channel(1);
+        let work = move || watch(&socket, release, &wanted, &stop_there, &first);
         let thread = thread::Builder::new().name("worker-watch".into()).spawn(work)?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, greeted, thread: Some(thread) })
+    }
+
+    /// Waits until a worker has greeted: from then on its end is seen.
+    pub fn watches(&self) -> anyhow::Result<()> {
+        self.greeted.recv_timeout(GREETING_MAX).context("no worker greets")
     }
 
     /// What was seen. Where the worker is gone just now, waits until one is back.
@@ -79,6 +87,7 @@ fn watch(
     release: Digest,
     wanted: &Wanted,
     stop: &AtomicBool,
+    first: &SyncSender<()>,
 ) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     let mut ended: Option<Instant> = None;
@@ -103,6 +112,8 @@ fn watch(
             thread::sleep(LOOK);
             continue;
         }
+        // An error means that it was said before.
+        let _said_before = first.try_send(()).is_err();
         if let Some(at) = ended.take() {
             seen.back.push(at.elapsed());
         }
