@@ -110,6 +110,10 @@ impl TextTokenizer {
         let cut = TruncationParams { max_length: tokens_max, ..Default::default() };
         caught(|| tokenizer.with_truncation(Some(cut)).map(|_| ()))
             .map_err(|source| TokenizerError::Truncation { tokens_max, source })?;
+        if caught(|| tokenizer.encode("", true)).is_ok_and(|added| !is_even(&added)) {
+            let uneven = "a special token has more ids than names, or fewer";
+            return Err(TokenizerError::NotATokenizer(uneven.into()));
+        }
         Ok(Self { tokenizer, text_bytes_max, tokens_max })
     }
 
@@ -228,6 +232,16 @@ impl TokenSequence {
     pub fn as_sequence(&self) -> Sequence<'_> {
         Sequence { ids: &self.ids, second_at: self.second_at }
     }
+}
+
+/// Whether every token has all of its parts: a template may say otherwise of the tokens that it adds.
+fn is_even(encoding: &Encoding) -> bool {
+    let parts = [
+        encoding.get_tokens().len(),
+        encoding.get_offsets().len(),
+        encoding.get_special_tokens_mask().len(),
+    ];
+    parts == [encoding.get_ids().len(); 3]
 }
 
 /// A tokenizer may be one that nobody tried, such as one whose template names words that it does not have: what panics in
