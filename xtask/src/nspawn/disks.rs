@@ -19,8 +19,14 @@ pub(crate) fn full(on: &mut Station<'_>) -> Result<String, Failure> {
              ls /var/lib/socle/staging/objects | grep -q . && break
              sleep 0.01
          done
-         cat /dev/zero >/var/lib/socle/filler 2>/dev/null
-         test \"$(df --output=avail /var/lib/socle | tail -1)\" -lt 1024",
+         full() { test \"$(df --output=avail /var/lib/socle | tail -1)\" -lt 1024; }
+         # What the updater clears away when it fails is filled too.
+         for i in $(seq 100); do
+             cat /dev/zero >>/var/lib/socle/filler 2>/dev/null
+             full && break
+             sleep 0.01
+         done
+         full",
     )?;
     on.holds("the machine answers", "ask")?;
     on.holds("its gateway is killed", "kill -KILL $(pid socle-gateway)")?;
